@@ -1,0 +1,76 @@
+"""A batch of feature maps as one flat matrix, so that every convolution tap is a contiguous slice.
+
+Positions stand row by row over the whole batch, with one zero column after each picture's row and zeros in front::
+
+    guard | row 0: picture 0 (w) . picture 1 (w) . ... | row 1: picture 0 (w) . ...      . = zero column
+
+The neighbour (y + dy, x + dx) of position p is position p + dy * row + dx: columns beyond the picture fall on a
+zero column, rows above it on the guard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FlatMap:
+    """Geometry of n pictures of h × w positions; makes and reads matrices of shape (guard + h * row, channels)."""
+
+    n: int
+    h: int
+    w: int
+    chunk: int = 4096
+
+    @property
+    def row(self) -> int:
+        """Positions of one picture row over the batch, zero columns included."""
+        return self.n * (self.w + 1)
+
+    @property
+    def guard(self) -> int:
+        """Zero positions in front of the first row."""
+        return self.row + 8
+
+    @property
+    def size(self) -> int:
+        """Positions in all."""
+        return self.guard + self.h * self.row
+
+    def offset(self, dy: int, dx: int) -> int:
+        """Distance in positions to the neighbour (y + dy, x + dx)."""
+        return dy * self.row + dx
+
+    def chunks(self) -> Iterator[tuple[int, int]]:
+        """Ranges [lo, hi) that cover all rows, small enough to stay in cache."""
+        for lo in range(self.guard, self.size, self.chunk):
+            yield lo, min(lo + self.chunk, self.size)
+
+    def empty(self, channels: int, dtype: torch.dtype) -> Tensor:
+        """A matrix whose guard is zero and whose rows are not yet written."""
+        out = torch.empty(self.size, channels, dtype=dtype)
+        out[: self.guard].zero_()
+        return out
+
+    def zero_columns(self, matrix: Tensor) -> None:
+        """Zero the column after each picture's row, in place."""
+        self.grid(matrix)[:, :, self.w].zero_()
+
+    def grid(self, matrix: Tensor) -> Tensor:
+        """View of the rows: (h, n, w + 1, channels)."""
+        return matrix[self.guard :].view(self.h, self.n, self.w + 1, matrix.shape[1])
+
+    def pack(self, maps: Tensor, dtype: torch.dtype) -> Tensor:
+        """(n, h, w, channels) to a matrix."""
+        out = self.empty(maps.shape[-1], dtype)
+        self.grid(out)[:, :, : self.w] = maps.permute(1, 0, 2, 3)
+        self.zero_columns(out)
+        return out
+
+    def unpack(self, matrix: Tensor) -> Tensor:
+        """A matrix to (n, h, w, channels), a view."""
+        return self.grid(matrix)[:, :, : self.w].permute(1, 0, 2, 3)

@@ -1,0 +1,166 @@
+"""The default model: one trunk over earlier pixels, three colour heads (docs/model-format.md).
+
+trunk:  inputs → linear → blocks of 'c' (masked convolution) and 'l' (Row LSTM) on a residual stream
+heads:  R from the stream; G from the stream and R's coding error; B from the stream and the errors of R and G
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pixzip.frame import INPUTS
+from pixzip.nets.flat_map import FlatMap
+from pixzip.nets.layers import ConvBlock, Linear, RowLstm
+
+INPUT_SCALE = 1 / 32
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """Sizes of a trunk-and-heads model; multiples of 8 so that the int8 engine applies."""
+
+    channels: int = 96
+    hidden: int = 128
+    lstm: int = 64
+    head: int = 96
+    blocks: str = "clclc"
+
+    def macs_per_pixel(self) -> int:
+        """Multiply-accumulates of one pixel, padding inputs included."""
+        t, k, s, h = self.channels, self.hidden, self.lstm, self.head
+        conv = 5 * t * k + k * t
+        lstm = 2 * t * 4 * s + 3 * s * 4 * s + s * t
+        return INPUTS * t + self.blocks.count("c") * conv + self.blocks.count("l") * lstm + 3 * (t * h + h * 256)
+
+
+def error_basis() -> Tensor:
+    """(256, 32) smooth functions of a coding error clipped to -128..127, row e + 128: what the colour tables span."""
+    e = torch.arange(-128, 128, dtype=torch.float64)[:, None]
+    scales = torch.tensor([0.5, 1, 2, 4, 8, 16, 32, 64], dtype=torch.float64)
+    centres = torch.tensor([-48, -20, -9, -4, 4, 9, 20, 48], dtype=torch.float64)
+    columns = [
+        e / 32,
+        e.abs() / 32,
+        torch.asinh(e / 2) / 3,
+        torch.asinh(e / 2).abs() / 3,
+        torch.tanh(e / scales),
+        torch.exp(-((e / scales) ** 2) / 2),
+        torch.tanh((e - centres) / (centres.abs() / 3)),
+    ]
+    basis = torch.cat(columns, dim=1)
+    return nn.functional.pad(basis, (0, 32 - basis.shape[1])).float()
+
+
+def prior_bias() -> Tensor:
+    """(256,) log of a heavy-tailed prior over coding errors mod 256, so that training starts near 4 bits/dim."""
+    r = torch.arange(256, dtype=torch.float64)
+    distance = torch.minimum(r, 256 - r)
+    return (-1.6 * torch.log1p((distance / 2.5) ** 2) / 1.3).float()
+
+
+class HeadLoss(torch.autograd.Function):
+    """Sum over positions of -log softmax at the true symbol, one colour; gradients are made in the forward pass."""
+
+    @staticmethod
+    def forward(ctx, x, phi, symbols, w, p, b, v, c, chunk):  # type: ignore[no-untyped-def]
+        """x (m, t); phi (m, j); symbols (m,); w (t, h); p (j, h); b (h,); v (h, 256); c (256,)."""
+        dtype = x.dtype
+        w_c, p_c, b_c, v_c, c_c = (q.to(dtype) for q in (w, p, b, v, c))
+        grads = [torch.zeros(q.shape) for q in (w, p, b, v, c)]
+        dx = torch.empty_like(x)
+        total = torch.zeros((), dtype=torch.float64)
+        for lo in range(0, x.shape[0], chunk):
+            s = slice(lo, lo + chunk)
+            hidden = torch.addmm(b_c, x[s], w_c)
+            if phi.shape[1]:
+                hidden.addmm_(phi[s], p_c)
+            hidden.relu_()
+            logits = torch.addmm(c_c, hidden, v_c).float()
+            target = symbols[s][:, None]
+            log_p = torch.log_softmax(logits, dim=1)
+            total -= log_p.gather(1, target).sum(dtype=torch.float64)
+            d_logits = log_p.exp_()
+            d_logits.scatter_add_(1, target, -torch.ones_like(target, dtype=d_logits.dtype))
+            grads[4] += d_logits.sum(0)
+            d_logits = d_logits.to(dtype)
+            grads[3] += hidden.t() @ d_logits
+            d_hidden = (d_logits @ v_c.t()).mul_(hidden > 0)
+            grads[2] += d_hidden.sum(0, dtype=torch.float32)
+            grads[0] += x[s].t() @ d_hidden
+            if phi.shape[1]:
+                grads[1] += phi[s].t() @ d_hidden
+            torch.mm(d_hidden, w_c.t(), out=dx[s])
+        ctx.save_for_backward(dx, *grads)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        """Scale the gradients made in the forward pass."""
+        scale = float(grad)
+        dx, dw, dp, db, dv, dc = (g * scale for g in ctx.saved_tensors)
+        return dx, None, None, dw, dp, db, dv, dc, None
+
+
+class TrunkModel(nn.Module):
+    """Trainable default model; loss() gives nats summed over sub-pixels."""
+
+    def __init__(self, config: TrunkConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        g = torch.Generator().manual_seed(seed)
+        t, k, s, h = config.channels, config.hidden, config.lstm, config.head
+
+        def weight(rows: int, columns: int, gain: float = 1.0) -> nn.Parameter:
+            return nn.Parameter(torch.randn(rows, columns, generator=g) * gain / math.sqrt(rows))
+
+        def bias(columns: int) -> nn.Parameter:
+            return nn.Parameter(torch.zeros(columns))
+
+        self.w_in, self.b_in = weight(INPUTS, t), bias(t)
+        self.blocks = nn.ModuleList()
+        for kind in config.blocks:
+            if kind == "c":
+                parts = {"w1": weight(5 * t, k, 1.4), "b1": bias(k), "w2": weight(k, t, 0.5), "b2": bias(t)}
+            else:
+                gates = bias(4 * s)
+                gates.data[s : 2 * s] = 1.0
+                parts = {"w_is": weight(2 * t, 4 * s), "w_ss": weight(3 * s, 4 * s), "b": gates}
+                parts |= {"w_up": weight(s, t, 0.5), "b_up": bias(t)}
+            self.blocks.append(nn.ParameterDict(parts))
+        self.heads = nn.ModuleList()
+        for colour in range(3):
+            parts = {"w": weight(t, h, 1.4), "b": bias(h), "p": nn.Parameter(0.1 * torch.randn(32 * colour, h, generator=g))}
+            parts |= {"v": weight(h, 256, 0.3), "c": nn.Parameter(prior_bias())}
+            self.heads.append(nn.ParameterDict(parts))
+        self.register_buffer("basis", error_basis(), persistent=False)
+
+    def stream(self, inputs: Tensor, m: FlatMap, dtype: torch.dtype) -> Tensor:
+        """Residual stream after the last block. inputs (n, h, w, INPUTS) int8; result (size, channels)."""
+        x = Linear.apply(None, m.pack(inputs, dtype) * INPUT_SCALE, self.w_in, self.b_in, m)
+        for kind, p in zip(self.config.blocks, self.blocks, strict=True):
+            if kind == "c":
+                x = ConvBlock.apply(x, p["w1"], p["b1"], p["w2"], p["b2"], m)
+            else:
+                state = RowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m)
+                x = Linear.apply(x, state, p["w_up"], p["b_up"], m)
+        return x
+
+    def loss(self, inputs: Tensor, errors: Tensor, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor, Tensor]:
+        """Nats of R, G and B, summed over a batch. inputs (n, h, w, INPUTS) int8; errors (n, h, w, 3) int16."""
+        n, h, w, _ = inputs.shape
+        m = FlatMap(n, h, w)
+        stream = m.unpack(self.stream(inputs, m, dtype)).reshape(-1, self.config.channels)
+        e = errors.reshape(-1, 3).long()
+        symbols = e & 255
+        known = e.clamp(-128, 127) + 128
+        basis = self.basis.to(dtype)
+        phi = torch.cat([basis[known[:, 0]], basis[known[:, 1]]], dim=1)
+        nats = []
+        for colour, p in enumerate(self.heads):
+            seen = phi[:, : 32 * colour].contiguous()
+            nats.append(HeadLoss.apply(stream, seen, symbols[:, colour], p["w"], p["p"], p["b"], p["v"], p["c"], 4096))
+        return nats[0], nats[1], nats[2]
