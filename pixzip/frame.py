@@ -138,3 +138,24 @@ def row_inputs(planes: NDArray[np.uint8], errors: NDArray[np.int16], y: int, out
     """Inputs of one picture row: out is (w, INPUTS) int8."""
     for x in range(planes.shape[2]):
         pixel_inputs(planes, errors, y, x, out[x])
+
+
+@_jit
+def block_row_inputs(planes: NDArray[np.uint8], errors: NDArray[np.int16], y: int, out: NDArray[np.int8]) -> None:
+    """Inputs of row y of n pictures: planes and errors (n, 3, h, w), out (w * n, INPUTS), position x * n + picture."""
+    n = planes.shape[0]
+    for x in range(planes.shape[3]):
+        for i in range(n):
+            pixel_inputs(planes[i], errors[i], y, x, out[x * n + i])
+
+
+@_jit
+def block_step_inputs(
+    planes: NDArray[np.uint8], errors: NDArray[np.int16], step: int, slope: int, first: int, out: NDArray[np.int8]
+) -> None:
+    """Inputs of the pixels of one step from position ``first`` = y * n + picture on: out (m, INPUTS)."""
+    n = planes.shape[0]
+    for j in range(out.shape[0]):
+        y = (first + j) // n
+        i = (first + j) % n
+        pixel_inputs(planes[i], errors[i], y, step - slope * y, out[j])

@@ -1,0 +1,179 @@
+"""Pixels ↔ tile payloads with a model, memory to memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixzip.entropy import encode_words, lane_lengths, lane_order, lane_payload, read_lanes
+from pixzip.errors import FormatError, UsageError
+from pixzip.model_file import Model
+from pixzip.runtime.engines import choose_engine
+from pixzip.runtime.rows import intervals
+from pixzip.runtime.steps import decode_block
+from pixzip.schedule import Tile, default_lanes, tiles_of
+
+Progress = Callable[[float], None]
+DEFAULT_TILE = 1024
+#: Positions that the encoder runs side by side when pictures are small.
+_ENCODE_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Payloads of all tiles in order, and what a header must say of them; row_bits = -sum log2(f / 2^24)."""
+
+    tiles: tuple[bytes, ...]
+    tile: int
+    lanes: int
+    row_bits: float
+
+
+class _Share:
+    """Sums the progress of concurrent tiles and reports the whole."""
+
+    def __init__(self, tiles: Sequence[Tile], report: Progress | None) -> None:
+        pixels = [(t.last - t.first) * t.h * t.w for t in tiles]
+        self._weights = [p / sum(pixels) for p in pixels]
+        self._done = [0.0] * len(tiles)
+        self._report, self._lock = report, threading.Lock()
+
+    def of(self, index: int) -> Progress | None:
+        """What tile ``index`` calls with its own fraction."""
+        report = self._report
+        if report is None:
+            return None
+
+        def update(fraction: float) -> None:
+            with self._lock:
+                self._done[index] = fraction * self._weights[index]
+                report(sum(self._done))
+
+        return update
+
+
+def _shapes(model: Model) -> list[tuple[int, int]]:
+    """(outputs, inputs) of all the network's products."""
+    return [(a.shape[0], a.shape[1]) for name, a in model.network.arrays.items() if name.endswith(".weight")]
+
+
+def _run(work: Callable[[int], object], count: int, engine: str, threads: int | None) -> list[object]:
+    """Run work(0), ..., work(count - 1): tiles side by side, or one after another with threads inside each product."""
+    threads = threads or os.cpu_count() or 1
+    if engine == "int8":
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1 if count > 1 else threads)
+    try:
+        if count == 1 or threads == 1:
+            return [work(i) for i in range(count)]
+        with ThreadPoolExecutor(min(threads, count)) as pool:
+            return list(pool.map(work, range(count)))
+    finally:
+        if engine == "int8":
+            torch.set_num_threads(before)
+
+
+def encode(
+    model: Model,
+    pixels: NDArray[np.uint8],
+    *,
+    tile: int = DEFAULT_TILE,
+    lanes: int | None = None,
+    threads: int | None = None,
+    engine: str | None = None,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Code pixels (n, 3, h, w), or (n, 1, h, w) for gray, uint8.
+
+    The payloads depend on the model, the pixels, tile and lanes only. Raises UsageError for impossible arguments.
+    """
+    n, channels, height, width = pixels.shape
+    if channels not in (1, 3) or pixels.dtype != np.uint8 or 0 in pixels.shape:
+        raise UsageError(f"pixels of shape {pixels.shape} and type {pixels.dtype}; (n, 1 or 3, h, w) uint8 are coded")
+    tiles = tiles_of(n, height, width, tile)
+    first = tiles[0]
+    lanes = lanes or default_lanes((first.last - first.first) * first.h * first.w)
+    engine = choose_engine(engine, _shapes(model), min(width, tile), pixels.size // channels)
+    share = _Share(tiles, progress)
+
+    def work(index: int) -> tuple[bytes, float]:
+        t = tiles[index]
+        cut = pixels[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w]
+        return _encode_tile(model, cut, lanes, engine, share.of(index))
+
+    made = [m for m in _run(work, len(tiles), engine, threads) if isinstance(m, tuple)]
+    return Encoded(tuple(m[0] for m in made), tile, lanes, sum(m[1] for m in made))
+
+
+def _encode_tile(
+    model: Model, cut: NDArray[np.uint8], lanes: int, engine: str, progress: Progress | None
+) -> tuple[bytes, float]:
+    """Payload and row bits of one tile or block."""
+    n, colours, height, width = cut.shape
+    planes = np.ascontiguousarray(np.broadcast_to(cut, (n, 3, height, width)))
+    left = np.empty((height, colours, width, n), dtype=np.uint32)
+    frequency = np.empty_like(left)
+    group = max(1, _ENCODE_ROWS // width)
+    for i in range(0, n, group):
+        some = planes[i : i + group]
+        part = intervals(model.network, engine, some, colours, progress if n <= group else None)
+        shape = (height, colours, width, len(some))
+        left[..., i : i + group], frequency[..., i : i + group] = part[0].reshape(shape), part[1].reshape(shape)
+    row_bits = 24.0 * frequency.size - float(np.log2(frequency, dtype=np.float64).sum())
+    return _lanes(left.reshape(height, colours, -1), frequency.reshape(height, colours, -1), n, lanes, model), row_bits
+
+
+def _lanes(
+    left: NDArray[np.uint32], frequency: NDArray[np.uint32], n: int, lanes: int, model: Model
+) -> bytes:
+    """Order a block's intervals by lane and code each lane."""
+    height, colours, m = left.shape
+    stops = np.cumsum(lane_lengths(height, n, m // n, colours, lanes))
+    starts = np.concatenate([[0], stops[:-1]]).astype(np.int64)
+    ordered = []
+    for values in (left, frequency):
+        out = np.empty(values.size, dtype=np.uint32)
+        lane_order(values, n, model.network.slope, lanes, starts, out)
+        ordered.append(out)
+    return lane_payload([encode_words(ordered[0][a:b], ordered[1][a:b]) for a, b in zip(starts, stops, strict=True)])
+
+
+def decode(
+    model: Model,
+    tiles: Sequence[bytes],
+    shape: tuple[int, int, int, int],
+    *,
+    tile: int,
+    lanes: int,
+    threads: int | None = None,
+    engine: str | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.uint8]:
+    """Pixels (n, c, h, w) uint8 of payloads made by encode; shape is theirs, c is 1 or 3.
+
+    Raises FormatError when the payloads are not what an encoder writes.
+    """
+    n, channels, height, width = shape
+    cuts = tiles_of(n, height, width, tile)
+    if len(cuts) != len(tiles):
+        raise FormatError(f"{len(tiles)} tiles, a picture of this size has {len(cuts)}")
+    engine = choose_engine(engine, _shapes(model), min(height, (width + 1) // 2, tile), n * height * width)
+    out = np.empty(shape, dtype=np.uint8)
+    share = _Share(cuts, progress)
+
+    def work(index: int) -> None:
+        t = cuts[index]
+        size = (t.last - t.first, t.h, t.w)
+        planes = decode_block(model.network, engine, read_lanes(tiles[index], lanes), size, channels, share.of(index))
+        out[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] = planes[:, :channels]
+
+    _run(work, len(cuts), engine, threads)
+    return out

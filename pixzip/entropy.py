@@ -1,0 +1,175 @@
+"""Intervals of 2^24 ↔ 32-bit words: the range variant of asymmetric numeral systems, one stack a lane (docs/format.md).
+
+Encoding goes through constriction; decoding is a few lines of integer arithmetic that run inside the decoder's kernel
+and pop the same words (``decode_words`` is constriction's own decoder, for comparison).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from pixzip.errors import FormatError
+from pixzip.frequencies import PRECISION, find_symbol, interval
+from pixzip.runtime.kernels import jit
+from pixzip.schedule import first_row, last_row
+
+_TOTAL = 1 << PRECISION
+_ENCODE_AT_ONCE = 1 << 17
+
+
+def interval_rows(left: NDArray[np.uint32], frequency: NDArray[np.uint32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Three-symbol rows that give exactly these intervals: symbols (n,) and rows (n, 3) for perfect=False.
+
+    A row w makes symbol i cost w_i + 1 out of 2^24 when sum(w) = 2^24 - 3: [left - 1, f - 1, rest - 1], with the true
+    symbol first at the left edge and last at the right edge.
+    """
+    start, size = left.astype(np.int64), frequency.astype(np.int64)
+    rest = _TOTAL - start - size
+    symbols = np.ones(len(start), dtype=np.int32)
+    rows = np.stack([start - 1, size - 1, rest - 1], axis=1)
+    at_left, at_right = start == 0, rest == 0
+    rows[at_left] = np.stack([size - 1, rest - 2, np.zeros_like(rest)], axis=1)[at_left]
+    rows[at_right] = np.stack([np.zeros_like(start), start - 2, size - 1], axis=1)[at_right]
+    symbols[at_left], symbols[at_right] = 0, 2
+    if len(rows) and (rows.min() < 0 or (rows.sum(axis=1) != _TOTAL - 3).any()):
+        raise AssertionError("interval rows must be non-negative and sum to 2^24 - 3")
+    return symbols, rows.astype(np.float32)
+
+
+def encode_words(left: NDArray[np.uint32], frequency: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """One lane: intervals in decoding order (n,) → words; the decoder pops them from the end."""
+    coder = constriction.stream.stack.AnsCoder()
+    family = constriction.stream.model.Categorical(perfect=False)
+    for stop in range(len(left), 0, -_ENCODE_AT_ONCE):
+        piece = slice(max(0, stop - _ENCODE_AT_ONCE), stop)
+        symbols, rows = interval_rows(left[piece], frequency[piece])
+        coder.encode_reverse(symbols, family, rows)
+    return np.asarray(coder.get_compressed(), dtype=np.uint32)
+
+
+def decode_words(words: NDArray[np.uint32], rows: NDArray[np.float32]) -> NDArray[np.int32]:
+    """constriction's decoder: words and integer rows w (n, symbols) with sum 2^24 - symbols → symbols (n,)."""
+    coder = constriction.stream.stack.AnsCoder(words)
+    family = constriction.stream.model.Categorical(perfect=False)
+    return np.asarray(coder.decode(family, rows), dtype=np.int32)
+
+
+def lane_payload(lanes: list[NDArray[np.uint32]]) -> bytes:
+    """Word counts of all lanes as LEB128, then their words, little-endian."""
+    table = bytearray()
+    for words in lanes:
+        count = len(words)
+        while count > 127:
+            table.append(count & 127 | 128)
+            count >>= 7
+        table.append(count)
+    return bytes(table) + b"".join(words.astype("<u4").tobytes() for words in lanes)
+
+
+@dataclass
+class Lanes:
+    """Decoder state of K lanes: state (K,) uint64; words of all lanes; lane k has words[start[k]:stop[k]] left."""
+
+    state: NDArray[np.uint64]
+    words: NDArray[np.uint32]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+
+    def check_finished(self) -> None:
+        """Raise FormatError unless every lane ended in state 0 with no words left."""
+        for k in np.flatnonzero((self.state != 0) | (self.stop != self.start)):
+            left = int(self.stop[k] - self.start[k])
+            raise FormatError(f"lane {k} ends in state {int(self.state[k]):#x} with {left} words left")
+
+
+def _read_counts(payload: bytes, lanes: int) -> tuple[list[int], int]:
+    """Word counts and the position after them; only minimal LEB128 of at most 5 bytes is accepted."""
+    counts, at = [], 0
+    for lane in range(lanes):
+        value, shift = 0, 0
+        while True:
+            if at >= len(payload) or shift > 28:
+                raise FormatError(f"lane table: length of lane {lane} is cut off or too long")
+            byte = payload[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        if byte == 0 and shift > 7:
+            raise FormatError(f"lane table: length of lane {lane} is not in its shortest form")
+        counts.append(value)
+    return counts, at
+
+
+def read_lanes(payload: bytes, lanes: int) -> Lanes:
+    """A tile's payload → decoder state. Raises FormatError when table and words do not fill it exactly."""
+    counts, at = _read_counts(payload, lanes)
+    if len(payload) - at != 4 * sum(counts):
+        raise FormatError(f"lane table promises {4 * sum(counts)} bytes of words, the tile has {len(payload) - at}")
+    words = np.frombuffer(payload, dtype="<u4", offset=at).astype(np.uint32)
+    stop = np.cumsum(np.array(counts, dtype=np.int64))
+    start = stop - np.array(counts, dtype=np.int64)
+    state = np.zeros(lanes, dtype=np.uint64)
+    for k in range(lanes):
+        if counts[k] and words[stop[k] - 1] == 0:
+            raise FormatError(f"lane {k} ends in a zero word")
+        for _ in range(min(2, counts[k])):
+            stop[k] -= 1
+            state[k] = (state[k] << np.uint64(32)) | np.uint64(words[stop[k]])
+    return Lanes(state, words, start, stop)
+
+
+@jit
+def pop(
+    cumulative: NDArray[np.int64],
+    lane: int,
+    state: NDArray[np.uint64],
+    words: NDArray[np.uint32],
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+) -> int:
+    """Decode one symbol of a lane with the row that these cumulative weights (257,) define."""
+    s = state[lane]
+    quantile = np.int64(s & np.uint64(_TOTAL - 1))
+    symbol = find_symbol(cumulative, quantile)
+    left, frequency = interval(cumulative, symbol)
+    s = (s >> np.uint64(PRECISION)) * np.uint64(frequency) + np.uint64(quantile - left)
+    if s < np.uint64(1 << 32) and stop[lane] > start[lane]:
+        stop[lane] -= 1
+        s = (s << np.uint64(32)) | np.uint64(words[stop[lane]])
+    state[lane] = s
+    return symbol
+
+
+@jit
+def lane_lengths(height: int, n: int, width: int, colours: int, lanes: int) -> NDArray[np.int64]:
+    """Symbols of each lane of a block."""
+    out = np.zeros(lanes, dtype=np.int64)
+    for p in range(height * n):
+        out[p % lanes] += width * colours
+    return out
+
+
+@jit
+def lane_order(
+    values: NDArray[np.uint32], n: int, slope: int, lanes: int, starts: NDArray[np.int64], out: NDArray[np.uint32]
+) -> None:
+    """Sort a block's values (h, colours, w * n), position x * n + picture, into lanes one after another.
+
+    Inside a lane: step, colour, row position p = y * n + picture. starts (lanes,) says where each lane begins in out.
+    """
+    height, colours, width = values.shape[0], values.shape[1], values.shape[2] // n
+    at = starts.copy()
+    for step in range(width + slope * (height - 1)):
+        for colour in range(colours):
+            for y in range(first_row(step, width, slope), last_row(step, height, slope) + 1):
+                x = step - slope * y
+                for i in range(n):
+                    lane = (y * n + i) % lanes
+                    out[at[lane]] = values[y, colour, x * n + i]
+                    at[lane] += 1

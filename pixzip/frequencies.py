@@ -1,0 +1,94 @@
+"""Integer logits → integer frequency rows out of 2^24 (docs/model-format.md, section 6).
+
+With w_i = exp_table[max - logit_i] (0 beyond the table), C_i = w_0 + ... + w_(i-1), S = C_256 and M = 2^24 - 256,
+symbol i owns [left_i, left_i + f_i) with left_i = floor(C_i * M / S) + i: every f_i is at least 1 and they sum to 2^24.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixzip.runtime.kernels import Acc, half, jit
+
+PRECISION = 24
+SYMBOLS = 256
+MASS = (1 << PRECISION) - SYMBOLS
+
+
+@jit
+def cumulate(
+    acc: NDArray[np.int32], bias: NDArray[np.int32], shift: int, exp: NDArray[np.int32], out: NDArray[np.int64]
+) -> None:
+    """out (257,): the cumulative weights C_0 .. C_256 of one pixel's accumulators (256,)."""
+    h = half(shift)
+    largest = (np.int32(acc[0]) + bias[0] + h) >> shift
+    for i in range(1, SYMBOLS):
+        largest = max(largest, (np.int32(acc[i]) + bias[i] + h) >> shift)
+    entries = exp.shape[0]
+    total = np.int64(0)
+    out[0] = 0
+    for i in range(SYMBOLS):
+        d = largest - ((np.int32(acc[i]) + bias[i] + h) >> shift)
+        if d < entries:
+            total += np.int64(exp[d])
+        out[i + 1] = total
+
+
+@jit
+def interval(cumulative: NDArray[np.int64], symbol: int) -> tuple[int, int]:
+    """(left, f) of a symbol."""
+    total = cumulative[SYMBOLS]
+    left = cumulative[symbol] * MASS // total + symbol
+    return left, cumulative[symbol + 1] * MASS // total + symbol + 1 - left
+
+
+@jit
+def find_symbol(cumulative: NDArray[np.int64], quantile: int) -> int:
+    """The symbol i with left_i <= quantile < left_(i+1)."""
+    total = cumulative[SYMBOLS]
+    low, high = 0, SYMBOLS  # left[low] <= quantile < left[high]
+    while high - low > 1:
+        middle = (low + high) >> 1
+        # floor(C * M / S) + i <= q  <=>  C * M < (q - i + 1) * S
+        if cumulative[middle] * MASS < (quantile - middle + 1) * total:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@jit
+def row_intervals(
+    acc: Acc,
+    bias: NDArray[np.int32],
+    shift: int,
+    exp: NDArray[np.int32],
+    errors: NDArray[np.int16],
+    left: NDArray[np.uint32],
+    frequency: NDArray[np.uint32],
+) -> None:
+    """Intervals of the true symbols (errors mod 256) of m pixels. acc (m, 256); errors, left, frequency (m,)."""
+    cumulative = np.empty(SYMBOLS + 1, dtype=np.int64)
+    for r in range(errors.shape[0]):
+        cumulate(acc[r], bias, shift, exp, cumulative)
+        a, f = interval(cumulative, np.int64(errors[r]) & 255)
+        left[r] = a
+        frequency[r] = f
+
+
+@jit
+def model_bits(
+    acc: Acc, bias: NDArray[np.int32], shift: int, logit_exponent: int, errors: NDArray[np.int16], each: NDArray[np.float64]
+) -> None:
+    """each (m,) = -log2 softmax(logits * 2^-logit_exponent) at the true symbol: the model bits of design and docs."""
+    h = half(shift)
+    scale = 2.0**-logit_exponent
+    for r in range(errors.shape[0]):
+        true = (np.int32(acc[r, np.int64(errors[r]) & 255]) + bias[np.int64(errors[r]) & 255] + h) >> shift
+        total = 0.0
+        for i in range(SYMBOLS):
+            total += math.exp(scale * (((np.int32(acc[r, i]) + bias[i] + h) >> shift) - true))
+        each[r] = math.log(total) / math.log(2.0)

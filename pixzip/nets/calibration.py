@@ -1,0 +1,45 @@
+"""A float network and sample crops → the exponents of its integer form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pixzip.nets.exponents import Exponents, calibrate
+from pixzip.nets.flat_map import FlatMap
+from pixzip.nets.layers import CONV_TAPS, ConvBlock, Linear, RowLstm, gather_taps
+from pixzip.nets.trunk import INPUT_SCALE, TrunkModel
+
+
+def observe(model: TrunkModel, inputs: Tensor, errors: Tensor) -> dict[str, Tensor]:
+    """Activations of a batch, in float32: what exponents.calibrate asks for."""
+    seen: dict[str, Tensor] = {}
+    n, h, w, _ = inputs.shape
+    m = FlatMap(n, h, w)
+    with torch.no_grad():
+        x = Linear.apply(None, m.pack(inputs, torch.float32) * INPUT_SCALE, model.w_in, model.b_in, m)
+        largest = x.abs().max()
+        for i, (kind, p) in enumerate(zip(model.config.blocks, model.blocks, strict=True)):
+            seen[f"block.{i}.a"] = x[m.guard :]
+            if kind == "c":
+                taps = gather_taps(m, x, CONV_TAPS, m.guard, m.size)
+                seen[f"block.{i}.h"] = torch.relu(taps @ p["w1"] + p["b1"])
+                x = ConvBlock.apply(x, p["w1"], p["b1"], p["w2"], p["b2"], m)
+            else:
+                state = RowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m)
+                x = Linear.apply(x, state, p["w_up"], p["b_up"], m)
+            largest = torch.maximum(largest, x.abs().max())
+        seen["stream"], seen["feature"] = largest, m.unpack(x).reshape(-1, x.shape[1])
+        e = errors.reshape(-1, 3).long().clamp(-128, 127) + 128
+        phi = torch.cat([model.basis[e[:, 0]], model.basis[e[:, 1]]], dim=1)
+        for colour, p in enumerate(model.heads):
+            seen[f"head.{colour}.h"] = torch.relu(
+                seen["feature"] @ p["w"] + phi[:, : p["p"].shape[0]] @ p["p"] + p["b"]
+            )
+    return seen
+
+
+def calibrated(model: TrunkModel, inputs: Tensor, errors: Tensor) -> Exponents:
+    """Exponents of a trained float model from sample crops."""
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    return calibrate(model.config.blocks, weights, observe(model, inputs, errors))
