@@ -67,19 +67,20 @@ class RandomCrops:
     """Random crops in all eight orientations; picture chosen in proportion to its number of crop positions."""
 
     def __init__(self, pictures: list[NDArray[np.uint8]], size: int, count: int, seed: int) -> None:
-        self._pictures = [p for p in pictures if min(p.shape[:2]) >= size]
-        if not self._pictures:
+        self.pictures = [p for p in pictures if min(p.shape[:2]) >= size]
+        if not self.pictures:
             raise TrainingDataError(f"no picture of at least {size} x {size} pixels among {len(pictures)}")
-        areas = np.array([(p.shape[0] - size + 1) * (p.shape[1] - size + 1) for p in self._pictures], dtype=np.float64)
+        areas = np.array([(p.shape[0] - size + 1) * (p.shape[1] - size + 1) for p in self.pictures], dtype=np.float64)
         self._weights = areas / areas.sum()
         self._size, self._count, self._seed = size, count, seed
+        self.pixels = count * size * size
 
     def batch(self, step: int) -> Batch:
         """The batch of one step."""
         rng = np.random.default_rng([self._seed, step])
         crops = np.empty((self._count, self._size, self._size, 3), dtype=np.uint8)
-        for i, which in enumerate(rng.choice(len(self._pictures), self._count, p=self._weights)):
-            picture = self._pictures[which]
+        for i, which in enumerate(rng.choice(len(self.pictures), self._count, p=self._weights)):
+            picture = self.pictures[which]
             y = int(rng.integers(picture.shape[0] - self._size + 1))
             x = int(rng.integers(picture.shape[1] - self._size + 1))
             crop = picture[y : y + self._size, x : x + self._size]

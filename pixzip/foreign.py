@@ -44,8 +44,11 @@ _MAGIC = (
 )
 
 
-def _format_of(data: bytes) -> str:
-    """The format's name by its first bytes; TGA, which has no magic, by a header that makes sense."""
+def format_of(data: bytes) -> str:
+    """The format's name by its first bytes; TGA, which has no magic, by a header that makes sense.
+
+    Raises ImageError for what looks like no image.
+    """
     if not data:
         raise ImageError("not an image: the file is empty")
     for offset, magic, kind in _MAGIC:
@@ -56,14 +59,11 @@ def _format_of(data: bytes) -> str:
     raise ImageError(f"not an image, or none that pixzip knows: begins with {data[:8].hex()}")
 
 
-def open_foreign(data: bytes, *, max_pixels: int, allow_jpeg: bool) -> tuple[Any, str, int]:
-    """(Pillow's reader, not loaded; format; bits a sample) of a file whose header says that nothing will be lost.
+def open_foreign(data: bytes, kind: str, *, max_pixels: int) -> tuple[Any, int]:
+    """(Pillow's reader, not loaded; bits a sample) of a file whose header says that nothing will be lost.
 
     Raises ImageError with the reason otherwise, LimitError beyond max_pixels. What Pillow raises passes through.
     """
-    kind = _format_of(data)
-    if kind == "JPEG" and not allow_jpeg:
-        raise ImageError("JPEG is lossy already: kept without loss it would only grow (allowed on request)")
     if kind not in _READABLE:
         raise ImageError(f"{kind} files are not read")
     width, height = _canvas_size(data, kind)
@@ -73,7 +73,7 @@ def open_foreign(data: bytes, *, max_pixels: int, allow_jpeg: bool) -> tuple[Any
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
         raise ImageError(f"{kind} file with {frames} frames or pages: only single pictures are kept")
-    return image, kind, _CHECKS[kind](data, image) if kind in _CHECKS else 8
+    return image, _CHECKS[kind](data, image) if kind in _CHECKS else 8
 
 
 def _canvas_size(data: bytes, kind: str) -> tuple[int, int]:

@@ -18,9 +18,10 @@ from PIL import Image
 
 from pixzip import metadata as meta
 from pixzip.errors import ImageError, LimitError
-from pixzip.foreign import open_foreign
+from pixzip.foreign import format_of, open_foreign
 from pixzip.png import GRAY, GRAY_ALPHA, PALETTE, RGB, RGB_ALPHA, SIGNATURE, Png, read_png, write_png
 from pixzip.pnm import is_pnm, read_pnm, write_pnm
+from pixzip.tiff import write_tiff
 
 #: Mode → (channels, PNG colour type, depths).
 MODES: dict[str, tuple[int, int, tuple[int, ...]]] = {
@@ -38,8 +39,9 @@ _PILLOW_ERRORS = (
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, ArithmeticError, LookupError),
     *(RuntimeError, AssertionError, MemoryError, Warning, struct.error, Image.DecompressionBombError),
 )
-#: TIFF tags: resolution, XMP, EXIF and GPS directories.
-_X_RESOLUTION, _Y_RESOLUTION, _UNIT, _XMP, _EXIF_IFD, _GPS_IFD = 282, 283, 296, 700, 34665, 34853
+#: TIFF tags: orientation, resolution, XMP, ICC; directories of EXIF, GPS and, in EXIF, interoperability (an offset).
+_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _XMP, _ICC = 274, 282, 283, 296, 700, 34675
+_EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 34665, 34853, 40965
 #: TIFF tags: description, make, model, software, date, artist, host, copyright.
 _DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
 _UNITS = {1: "none", 2: "inch", 3: "cm"}
@@ -105,15 +107,18 @@ def read_image(data: bytes, *, max_pixels: int = 64_000_000, allow_jpeg: bool = 
     if is_pnm(data):
         planes, depth = read_pnm(data, max_pixels=max_pixels)
         return Picture(planes, _MODE_OF_CHANNELS[planes.shape[0]], depth)
+    kind = format_of(data)
+    if kind == "JPEG" and not allow_jpeg:
+        raise ImageError("JPEG is lossy already: kept without loss it would only grow (allowed on request)")
     try:
-        image, kind, depth = open_foreign(data, max_pixels=max_pixels, allow_jpeg=allow_jpeg)
+        image, depth = open_foreign(data, kind, max_pixels=max_pixels)
         entries = _pillow_metadata(image, kind)  # before load, which takes tags out of a TIFF
         image.load()
         picture = _from_pillow(image, depth, entries)
     except Image.DecompressionBombError as error:
-        raise LimitError(f"picture beyond Pillow's limit: {_one_line(error)}") from None
+        raise LimitError(f"{kind} file beyond a limit: {_one_line(error)}") from None
     except _PILLOW_ERRORS as error:
-        raise ImageError(f"image file is damaged or of an unknown kind: {_one_line(error)}") from None
+        raise ImageError(f"{kind} file is damaged or of an unknown kind: {_one_line(error)}") from None
     return _fit_depth(picture) if kind == "GIF" else picture
 
 
@@ -236,8 +241,10 @@ def _descriptive_exif(exif: Image.Exif) -> Image.Exif:
         if tag in exif:
             kept[tag] = exif[tag]
     for ifd in (_EXIF_IFD, _GPS_IFD):
-        if found := exif.get_ifd(ifd):
-            kept[ifd] = found
+        found = {tag: value for tag, value in exif.get_ifd(ifd).items() if tag != _INTEROP_IFD}
+        if found:
+            kept.get_ifd(ifd).update(found)
+            kept[ifd] = kept.get_ifd(ifd)
     return kept
 
 
@@ -310,7 +317,10 @@ def to_array(picture: Picture) -> NDArray[Any]:
 #: Format → (mode, depth) that it holds exactly. WebP has no gray: L and LA become equal red, green and blue.
 _HOLDS = {
     "WEBP": {("L", 8), ("LA", 8), ("RGB", 8), ("RGBA", 8)},
-    "TIFF": {("L", 1), ("L", 8), ("L", 16), ("LA", 8), ("P", 8), ("RGB", 8), ("RGBA", 8)},
+    "TIFF": {
+        *(("L", 1), ("L", 2), ("L", 4), ("L", 8), ("L", 16), ("LA", 8), ("RGB", 8), ("RGBA", 8)),
+        *(("P", 1), ("P", 2), ("P", 4), ("P", 8)),
+    },
     "BMP": {("L", 1), ("L", 8), ("P", 8), ("RGB", 8)},
     "PPM": {("L", 1), ("L", 2), ("L", 4), ("L", 8), ("L", 16), ("RGB", 8), ("RGB", 16)},
 }
@@ -320,22 +330,34 @@ def write_image(picture: Picture, format: str) -> bytes:
     """The picture as a file of format "PNG", "WEBP", "TIFF", "BMP" or "PPM", no sample changed.
 
     PNG holds every picture and its metadata; WebP and TIFF take ICC, EXIF and XMP; TIFF and BMP take resolution, and
-    palettes filled up to 256 entries. Raises ImageError where the format cannot hold the samples.
+    palettes filled up with black. Raises ImageError where the format cannot hold the samples.
     """
     if format == "PNG":
         return write_png(_to_png(picture))
     _check_holds(picture, format)
+    try:
+        return _write_other(picture, format)
+    except _PILLOW_ERRORS as error:
+        raise ImageError(f"{format} cannot be written: {_one_line(error)}") from None
+
+
+def _write_other(picture: Picture, format: str) -> bytes:
     if format == "PPM":
         return write_pnm(picture.planes, picture.depth)
+    if format == "TIFF":
+        tags = _tiff_tags(picture.metadata)
+        return write_tiff(picture.planes, picture.mode, picture.depth, picture.palette, tags)
+    options: dict[str, Any] = {"lossless": True, "exact": True, "quality": 75, "method": 4}
+    options |= _packets(picture.metadata)
+    if format == "BMP":
+        dpi = meta.dots_per_inch(picture.metadata)
+        options = {"dpi": dpi} if dpi else {}
     image = to_pil(_as_colour(picture) if format == "WEBP" else picture)
     if picture.mode == "P":
         image.putpalette(picture.palette.ljust(768, b"\0"))
     image.info.clear()
     out = io.BytesIO()
-    try:
-        image.save(out, format, **_save_options(picture.metadata, format))
-    except _PILLOW_ERRORS as error:
-        raise ImageError(f"{format} cannot be written: {_one_line(error)}") from None
+    image.save(out, format, **options)
     return out.getvalue()
 
 
@@ -367,22 +389,21 @@ def _as_colour(picture: Picture) -> Picture:
     return Picture(planes, _MODE_OF_CHANNELS[len(planes)], picture.depth)
 
 
-def _save_options(metadata: meta.Metadata, format: str) -> dict[str, Any]:
-    """Pillow's keyword arguments: lossless, and the metadata that the format takes."""
-    packets, dpi, resolution = _packets(metadata), meta.dots_per_inch(metadata), meta.resolution(metadata)
-    if format == "WEBP":
-        return {"lossless": True, "exact": True, "quality": 75, "method": 4, **packets}
-    if format == "BMP":
-        return {"dpi": dpi} if dpi else {}
+def _tiff_tags(metadata: meta.Metadata) -> dict[int, Any]:
+    """ICC, XMP, resolution, and what EXIF says about the picture and the way to hold it.
+
+    Reading a TIFF, Pillow turns the picture upright and drops the tag; no other format's reader does.
+    """
+    packets, resolution = _packets(metadata), meta.resolution(metadata)
     exif = Image.Exif()
-    exif.load(packets.get("exif"))
-    exif = _descriptive_exif(exif)
-    if "xmp" in packets:
-        exif[_XMP] = packets["xmp"]
-    options: dict[str, Any] = {"compression": "tiff_adobe_deflate", "exif": exif}
-    if "icc_profile" in packets:
-        options["icc_profile"] = packets["icc_profile"]
+    exif.load(packets.get("exif", b""))
+    tags: dict[int, Any] = dict(_descriptive_exif(exif))
+    if exif.get(_ORIENTATION) in range(2, 9):
+        tags[_ORIENTATION] = exif[_ORIENTATION]
+    for tag, name in ((_ICC, "icc_profile"), (_XMP, "xmp")):
+        if name in packets:
+            tags[tag] = packets[name]
     if resolution:
-        unit = next(number for number, name in _UNITS.items() if name == resolution[2])
-        options |= {"x_resolution": resolution[0], "y_resolution": resolution[1], "resolution_unit": unit}
-    return options
+        units = {name: number for number, name in _UNITS.items()}
+        tags |= {_X_RESOLUTION: resolution[0], _Y_RESOLUTION: resolution[1], _UNIT: units[resolution[2]]}
+    return tags

@@ -235,7 +235,7 @@ def write_png(png: Png) -> bytes:
     header = Header(w, h, png.depth, png.colour, False)
     assert channels == header.channels and png.depth in COLOURS[png.colour][1]
     transparency = [("tRNS", png.transparency)] if png.transparency else []
-    stream = _deflate(header, _pack(png.samples, png.depth))
+    stream = _deflate(header, pack_rows(png.samples, png.depth))
     data = [("IDAT", stream[i : i + _IDAT_BYTES]) for i in range(0, len(stream), _IDAT_BYTES)]
     ihdr = struct.pack(">IIBBBBB", w, h, png.depth, png.colour, 0, 0, 0)
     chunks = [("IHDR", ihdr), *_place_palette(png), *transparency, *data, ("IEND", b"")]
@@ -258,7 +258,7 @@ def _unpack(rows: NDArray[np.uint8], header: Header, width: int) -> NDArray[Any]
     return samples.reshape(h, width, header.channels).transpose(2, 0, 1)
 
 
-def _pack(samples: NDArray[Any], depth: int) -> NDArray[np.uint8]:
+def pack_rows(samples: NDArray[Any], depth: int) -> NDArray[np.uint8]:
     """(c, h, w) samples → (h, row_bytes) scanline bytes; spare bits of the last byte are 0."""
     c, h, w = samples.shape
     rows = np.ascontiguousarray(samples.transpose(1, 2, 0)).reshape(h, w * c)

@@ -1,7 +1,7 @@
 """The layers of pixzip.nets.layers on integers: exact forward, straight-through gradient.
 
-Forward passes compute what a decoder computes, integer for integer (docs/model-format.md, sections 4 and 5); tensors
-between layers hold those integers divided by 2^exponent, which float32 holds exactly. Backward passes are those of the
+Forward passes compute what a decoder computes, with the decoder's own kernels (docs/model-format.md, sections 5 and 6);
+tensors between layers hold those integers divided by 2^exponent, which float32 holds exactly. Backward passes are those of the
 float layers at the dequantised values: rounding counts as the identity.
 """
 
@@ -13,13 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixzip.nets.exponents import GATE, GATE_INDEX, INPUT, LOGIT, STATE, ConvExponents, Exponents, HeadExponents, LstmExponents
+from pixzip.nets.exponents import (
+    GATE,
+    GATE_INDEX,
+    INPUT,
+    LOGIT,
+    STATE,
+    ConvExponents,
+    Exponents,
+    HeadExponents,
+    LstmExponents,
+)
 from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.layers import CONV_TAPS, IS_TAPS, SS_TAPS, ConvBlock, Linear, RowLstm, gather_taps
-from pixzip.nets.tables import HALF, Tables
+from pixzip.nets.tables import Tables
+from pixzip.runtime import kernels
 
 GRADIENT = torch.bfloat16
-CELL_LIMIT = 16 * 2**GATE - 1
 
 
 def to_int8(values: Tensor, exponent: int) -> Tensor:
@@ -55,11 +65,9 @@ def _int8_engine_is_exact() -> bool:
 INT8_MATMUL = _int8_engine_is_exact()
 
 
-def add_to_stream(out: Tensor, x: Tensor, acc: Tensor, shift: int, stream: int) -> None:
-    """out = sat16(x + round_shift(acc, shift)) on the stream's grid, as real values."""
-    delta = round_shift(acc, shift).float().mul_(2.0**-stream)
-    limit = 32767 * 2.0**-stream
-    torch.add(x, delta, out=out).clamp_(-limit, limit)
+def stream_integers(x: Tensor, stream: int) -> Tensor:
+    """The int16 integers that x, real values on the stream's grid, stands for."""
+    return (x * 2.0**stream).to(torch.int16)
 
 
 class QuantisedConvBlock(ConvBlock):
@@ -74,12 +82,13 @@ class QuantisedConvBlock(ConvBlock):
         b1q, b2q = to_int32(b1, e.a + e.w1), to_int32(b2, e.h + e.w2)
         a = to_int8(x, e.a)
         hidden = torch.zeros(m.size, w1.shape[1], dtype=torch.int8)
-        out = m.empty(x.shape[1], x.dtype)
+        whole = stream_integers(x, stream)
         for lo, hi in m.chunks():
-            acc = matmul(gather_taps(m, a, CONV_TAPS, lo, hi), w1q).add_(b1q)
-            hidden[lo:hi] = round_shift(acc, e.a + e.w1 - e.h).clamp_(0, 127)
-            acc = matmul(hidden[lo:hi], w2q).add_(b2q)
-            add_to_stream(out[lo:hi], x[lo:hi], acc, e.h + e.w2 - stream, stream)
+            acc = matmul(gather_taps(m, a, CONV_TAPS, lo, hi), w1q)
+            kernels.rectify(acc.numpy(), b1q.numpy(), e.a + e.w1 - e.h, hidden[lo:hi].numpy())
+            acc = matmul(hidden[lo:hi], w2q)
+            kernels.add_stream(acc.numpy(), b2q.numpy(), e.h + e.w2 - stream, whole[lo:hi].numpy())
+        out = whole.float().mul_(2.0**-stream)
         m.zero_columns(out)
         real = (a.to(GRADIENT) * 2.0**-e.a, hidden.to(GRADIENT) * 2.0**-e.h, w1q.to(GRADIENT) * 2.0**-e.w1)
         ctx.save_for_backward(*real, w2q.to(GRADIENT) * 2.0**-e.w2)
@@ -93,6 +102,16 @@ class QuantisedConvBlock(ConvBlock):
         return (None if dx is None else dx.float(), *rest, None, None)
 
 
+def _real_gates(acc_is: Tensor, acc_ss: Tensor, bias: Tensor, is_left: int, ss_left: int, exponent: int) -> Tensor:
+    """Values of the gates o, f, i, g for the gradient; the forward pass reads the tables."""
+    pre = acc_is.float().mul_(2.0**is_left).add_(acc_ss.float(), alpha=2.0**ss_left).add_(bias.float())
+    pre.mul_(2.0**-exponent)
+    k = pre.shape[1] // 4
+    pre[:, : 3 * k].sigmoid_()
+    pre[:, 3 * k :].tanh_()
+    return pre
+
+
 class QuantisedRowLstm(RowLstm):
     """RowLstm on integers and tables; the result is h / 2^7, float32."""
 
@@ -104,27 +123,23 @@ class QuantisedRowLstm(RowLstm):
         k = w_ss.shape[1] // 4
         w_is_q, w_ss_q, b_q = to_int8(w_is, e.w_is), to_int8(w_ss, e.w_ss), to_int32(b, e.gates)
         is_shift, ss_shift = e.gates - e.a - e.w_is, e.gates - STATE - e.w_ss
-        sigmoid, tanh = torch.from_numpy(tables.sigmoid).int(), torch.from_numpy(tables.tanh).int()
         a = to_int8(x, e.a)
         h = torch.zeros(m.size, k, dtype=torch.int8)
         gates = m.empty(4 * k, GRADIENT)
-        cells = torch.zeros(m.h + 1, m.row, k)
-        c = torch.zeros(m.row, k, dtype=torch.int32)
+        cells = torch.zeros(m.h + 1, m.row, k, dtype=torch.int32)
         for y in range(m.h):
             lo = m.guard + y * m.row
             hi = lo + m.row
-            pre = matmul(gather_taps(m, a, IS_TAPS, lo, hi), w_is_q).bitwise_left_shift_(is_shift)
-            pre += matmul(gather_taps(m, h, SS_TAPS, lo, hi), w_ss_q).bitwise_left_shift_(ss_shift)
-            index = round_shift(pre.add_(b_q), e.gates - GATE_INDEX).clamp_(-HALF, HALF - 1).add_(HALF)
-            act = torch.cat([sigmoid[index[:, : 3 * k]], tanh[index[:, 3 * k :]]], dim=1)
-            act.view(m.n, m.w + 1, 4 * k)[:, m.w].zero_()
-            o, f, i, g = act.split(k, dim=1)
-            c = round_shift(f * c + i * g, GATE).clamp_(-CELL_LIMIT, CELL_LIMIT)
-            squashed = tanh[round_shift(c.clone(), GATE - GATE_INDEX).clamp_(-HALF, HALF - 1).add_(HALF)]
-            h[lo:hi] = round_shift(o * squashed, 2 * GATE - STATE).clamp_(-127, 127)
-            gates[lo:hi] = act.float().mul_(2.0**-GATE)
-            cells[y + 1] = c.float().mul_(2.0**-GATE)
-        real = (a.to(GRADIENT) * 2.0**-e.a, h.to(GRADIENT) * 2.0**-STATE, gates, cells)
+            acc_is = matmul(gather_taps(m, a, IS_TAPS, lo, hi), w_is_q)
+            acc_ss = matmul(gather_taps(m, h, SS_TAPS, lo, hi), w_ss_q)
+            shifts = (is_shift, ss_shift, e.gates - GATE_INDEX)
+            maps = (cells[y].numpy(), cells[y + 1].numpy(), h[lo:hi].numpy())
+            kernels.lstm_cell(acc_is.numpy(), acc_ss.numpy(), b_q.numpy(), *shifts, tables.sigmoid, tables.tanh, *maps)
+            for part in (h[lo:hi], cells[y + 1]):
+                part.view(m.n, m.w + 1, k)[:, m.w].zero_()
+            gates[lo:hi] = _real_gates(acc_is, acc_ss, b_q, is_shift, ss_shift, e.gates)
+            gates[lo:hi].view(m.n, m.w + 1, 4 * k)[:, m.w].zero_()
+        real = (a.to(GRADIENT) * 2.0**-e.a, h.to(GRADIENT) * 2.0**-STATE, gates, cells.float().mul_(2.0**-GATE))
         ctx.save_for_backward(*real, w_is_q.to(GRADIENT) * 2.0**-e.w_is, w_ss_q.to(GRADIENT) * 2.0**-e.w_ss)
         ctx.m = m
         return h.float().mul_(2.0**-STATE)
@@ -154,12 +169,12 @@ class QuantisedLinear(Linear):
         """As Linear.forward, with exponents."""
         wq, bq = to_int8(w, w_exponent), to_int32(b, x_exponent + w_exponent)
         a = to_int8(x, x_exponent)
-        out = m.empty(w.shape[1], torch.float32)
-        zero = torch.zeros(())
+        empty = torch.zeros(m.size, w.shape[1], dtype=torch.int16)
+        whole = empty if base is None else stream_integers(base, stream)
         for lo, hi in m.chunks():
-            start = zero if base is None else base[lo:hi]
-            acc = matmul(a[lo:hi], wq).add_(bq)
-            add_to_stream(out[lo:hi], start, acc, x_exponent + w_exponent - stream, stream)
+            acc = matmul(a[lo:hi], wq)
+            kernels.add_stream(acc.numpy(), bq.numpy(), x_exponent + w_exponent - stream, whole[lo:hi].numpy())
+        out = whole.float().mul_(2.0**-stream)
         m.zero_columns(out)
         ctx.save_for_backward(a.to(GRADIENT) * 2.0**-x_exponent, wq.to(GRADIENT) * 2.0**-w_exponent)
         ctx.m = m
@@ -192,15 +207,18 @@ class HeadIntegers:
         return HeadIntegers(to_int8(p["w"], e.w), table, to_int32(p["b"], acc), to_int8(p["v"], e.v), to_int32(p["c"], e.h + e.v))
 
 
-def head_logits(x: Tensor, known: Tensor, q: HeadIntegers, feature: int, e: HeadExponents) -> tuple[Tensor, Tensor]:
+def head_logits(x: Tensor, errors: Tensor, q: HeadIntegers, feature: int, e: HeadExponents) -> tuple[Tensor, Tensor]:
     """Hidden layer (m, h) int8 and logits * 2^6 (m, 256) int32.
 
-    x (m, t) int8; known (m, colours) int64 in 0..255: coding errors of the colours before, clipped, plus 128.
+    x (m, t) int8; errors (colours, m) int16: coding errors of the colours before this one.
     """
-    acc = matmul(x, q.w).add_(q.b)
-    for j in range(known.shape[1]):
-        acc += q.table[known[:, j] + 256 * j]
-    hidden = round_shift(acc, feature + e.w - e.h).clamp_(0, 127).to(torch.int8)
+    hidden = torch.empty(x.shape[0], q.b.shape[0], dtype=torch.int8)
+    acc, bias, shift = matmul(x, q.w).numpy(), q.b.numpy(), feature + e.w - e.h
+    if errors.shape[0]:
+        known = q.table.view(-1, 256, q.b.shape[0])
+        kernels.rectify_known(acc, bias, known.numpy(), errors.numpy(), shift, hidden.numpy())
+    else:
+        kernels.rectify(acc, bias, shift, hidden.numpy())
     return hidden, round_shift(matmul(hidden, q.v).add_(q.c), e.h + e.v - LOGIT)
 
 
@@ -209,9 +227,9 @@ class QuantisedHeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
-        ctx, x, known, phi, symbols, w, p, b, v, c, q: HeadIntegers, exponents: Exponents, colour: int, chunk: int
+        ctx, x, known_errors, phi, symbols, w, p, b, v, c, q: HeadIntegers, exponents: Exponents, colour: int, chunk: int
     ):
-        """x (m, t) on the stream's grid; known (m, colours); phi (m, j) their basis functions; symbols (m,)."""
+        """x (m, t) on the stream's grid; known_errors (colours, m); phi (m, j) their basis functions; symbols (m,)."""
         e, feature = exponents.heads[colour], exponents.feature
         w_real, v_real = q.w.to(GRADIENT) * 2.0**-e.w, q.v.to(GRADIENT) * 2.0**-e.v
         grads = [torch.zeros(part.shape) for part in (w, p, b, v, c)]
@@ -220,7 +238,7 @@ class QuantisedHeadLoss(torch.autograd.Function):
         for lo in range(0, x.shape[0], chunk):
             s = slice(lo, lo + chunk)
             a = to_int8(x[s], feature)
-            hidden, logits = head_logits(a, known[s], q, feature, e)
+            hidden, logits = head_logits(a, known_errors[:, s].contiguous(), q, feature, e)
             target = symbols[s][:, None]
             log_p = torch.log_softmax(logits.float().mul_(2.0**-LOGIT), dim=1)
             total -= log_p.gather(1, target).sum(dtype=torch.float64)
@@ -266,6 +284,7 @@ def quantised_loss(model: Any, inputs: Tensor, errors: Tensor, e: Exponents, tab
     stream = m.unpack(quantised_stream(model, inputs, m, e, tables)).reshape(-1, model.config.channels)
     flat = errors.reshape(-1, 3).long()
     symbols, known = flat & 255, flat.clamp(-128, 127) + 128
+    by_colour = errors.reshape(-1, 3).t().contiguous()
     basis = model.basis.to(GRADIENT)
     phi = torch.cat([basis[known[:, 0]], basis[known[:, 1]]], dim=1)
     width = model.basis.shape[1]
@@ -273,6 +292,6 @@ def quantised_loss(model: Any, inputs: Tensor, errors: Tensor, e: Exponents, tab
     for colour, p in enumerate(model.heads):
         q = HeadIntegers.of(p, model.basis, e.feature, e.heads[colour])
         seen = phi[:, : width * colour].contiguous()
-        args = (stream, known[:, :colour], seen, symbols[:, colour], p["w"], p["p"], p["b"], p["v"], p["c"])
+        args = (stream, by_colour[:colour], seen, symbols[:, colour], p["w"], p["p"], p["b"], p["v"], p["c"])
         nats.append(QuantisedHeadLoss.apply(*args, q, e, colour, 4096))
     return nats[0], nats[1], nats[2]

@@ -1,0 +1,447 @@
+"""A .pxz file to its samples in plain Python integers, written from docs/format.md and docs/model-format.md alone.
+
+Slow, short and without dependencies: as long as there is a Python, this file and the model file decode every picture that a
+model coded. It covers all of coding MODEL: any number of tiles or pictures, modes L, LA, RGB, RGBA and P, constant alpha.
+It does not look inside PNG and WebP files (coding STORED, alpha that varies), and it checks a model file for no more than
+it needs: it is an oracle for files at hand, not a shield against hostile ones.
+
+    width, height, pictures = decode(file_bytes, model_bytes)
+    pictures[i][plane][y][x]            planes in the order of format.md, section 3
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from operator import mul
+from typing import Any, NamedTuple
+
+Vector = list[int]
+Plane = list[list[int]]  # rows of samples
+
+MAGIC = b"\x89PXZ\r\n\x1a\n"
+PLANES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 1}  # by mode id: L, LA, RGB, RGBA, P
+WITH_ALPHA = (2, 4)
+KNOWN_TYPES = (b"HEAD", b"MODL", b"PALT", b"TRNS", b"ALPH", b"TILE")
+PICTURES_A_BLOCK = 1024
+SLOPE = 2
+WINDOW = [
+    *[(-3, dx) for dx in range(-3, 4)],
+    *[(-2, dx) for dx in range(-3, 4)],
+    *[(-1, dx) for dx in range(-3, 2)],
+    *[(0, dx) for dx in range(-3, 0)],
+]
+ERROR_WINDOW = [(-2, 0), (-1, -1), (-1, 0), (-1, 1), (0, -2), (0, -1)]
+
+
+class Refused(ValueError):
+    """The file is not one that the format allows, or not one that this decoder covers."""
+
+
+def require(condition: bool, reason: str) -> None:
+    if not condition:
+        raise Refused(reason)
+
+
+def decode(file_bytes: bytes, model_bytes: bytes) -> tuple[int, int, list[list[Plane]]]:
+    """Width, height and pictures[i][plane][y][x] of a .pxz file; `model_bytes` is the model file that its header names."""
+    header, chunks = read_chunks(file_bytes)
+    require(hashlib.sha256(model_bytes).digest()[:8] == header.model_digest, "coded with another model")
+    model = read_model(model_bytes)
+    pictures = [
+        [[[0] * header.width for _ in range(header.height)] for _ in range(PLANES[header.mode])]
+        for _ in range(header.pictures)
+    ]
+    for payload, block in zip(chunks[b"TILE"], blocks_of(header), strict=True):
+        decode_block(payload, block, header, model, pictures)
+    if header.mode in WITH_ALPHA:
+        alpha = constant_alpha(chunks[b"ALPH"][0])
+        for planes in pictures:
+            planes[-1] = [[alpha] * header.width for _ in range(header.height)]
+    require(max_sample(pictures) < 1 << header.depth, "a sample out of range")
+    palette, transparency = (b"".join(chunks.get(name, [])) for name in (b"PALT", b"TRNS"))
+    require(checksum(header, pictures, palette, transparency) == header.checksum, "pixels checksum")
+    return header.width, header.height, pictures
+
+
+# format.md, sections 1 to 7: the container
+
+
+class Header(NamedTuple):
+    width: int
+    height: int
+    pictures: int
+    mode: int
+    depth: int
+    coding: int
+    lanes: int
+    tile: int
+    model_digest: bytes
+    checksum: bytes
+
+
+def read_chunks(data: bytes) -> tuple[Header, dict[bytes, list[bytes]]]:
+    """The header, and the payloads of all chunks by type."""
+    require(data[:8] == MAGIC, "magic")
+    require(data[8:9] == b"\x01", "version")
+    kind, payload, at = read_chunk(data, 9)
+    require(kind == b"HEAD" and len(payload) == 42, "header")
+    header = Header(*struct.unpack("<IIIBBBBH8s16s", payload))
+    check_header(header)
+    chunks: dict[bytes, list[bytes]] = {}
+    tiles = len(list(blocks_of(header)))
+    while len(chunks.get(b"TILE", [])) < tiles:
+        kind, payload, at = read_chunk(data, at)
+        require(kind in KNOWN_TYPES or kind[:1].islower(), f"critical chunk {kind!r}")
+        chunks.setdefault(kind, []).append(payload)
+    require(at == len(data), "trailing bytes")
+    require((b"ALPH" in chunks) == (header.mode in WITH_ALPHA), "alpha chunk")
+    return header, chunks
+
+
+def read_chunk(data: bytes, at: int) -> tuple[bytes, bytes, int]:
+    """Type and payload of the chunk at offset `at`, and the offset after it."""
+    require(at + 8 <= len(data), "the file ends within a chunk")
+    kind, length = struct.unpack_from("<4sI", data, at)
+    end = at + 8 + length
+    require(end + 4 <= len(data), "the file ends within a chunk")
+    payload = data[at + 8 : end]
+    require(struct.unpack_from("<I", data, end)[0] == zlib.crc32(kind + payload), f"CRC of chunk {kind!r}")
+    return kind, payload, end + 4
+
+
+def check_header(header: Header) -> None:
+    require(header.coding == 1, "coding")
+    require(min(header.width, header.height, header.pictures, header.lanes, header.tile) >= 1, "a size of 0")
+    require(header.mode in PLANES and header.depth in (1, 2, 4, 8) and header.lanes <= 64, "mode, depth or lanes")
+    require(header.pictures == 1 or max(header.width, header.height) <= header.tile, "pictures larger than a tile")
+
+
+class Block(NamedTuple):
+    """What one TILE chunk codes: `height` x `width` pixels at (top, left) of `count` pictures from `first` on."""
+
+    first: int
+    count: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def blocks_of(header: Header) -> Iterator[Block]:
+    """The blocks of the TILE chunks, in the order of the file (section 6)."""
+    if header.pictures > 1:
+        for first in range(0, header.pictures, PICTURES_A_BLOCK):
+            yield Block(first, min(PICTURES_A_BLOCK, header.pictures - first), 0, 0, header.height, header.width)
+        return
+    for top in range(0, header.height, header.tile):
+        for left in range(0, header.width, header.tile):
+            yield Block(0, 1, top, left, min(header.tile, header.height - top), min(header.tile, header.width - left))
+
+
+def constant_alpha(payload: bytes) -> int:
+    require(len(payload) == 2 and payload[0] == 0, "alpha that varies is not covered here")
+    return payload[1]
+
+
+def max_sample(pictures: list[list[Plane]]) -> int:
+    return max(sample for planes in pictures for plane in planes for row in plane for sample in row)
+
+
+def checksum(header: Header, pictures: list[list[Plane]], palette: bytes, transparency: bytes) -> bytes:
+    """BLAKE2b-128 of what the file stands for (section 7)."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(bytes([header.mode, header.depth, PLANES[header.mode]]))
+    digest.update(struct.pack("<III", header.pictures, header.width, header.height))
+    for planes in pictures:
+        for plane in planes:
+            for row in plane:
+                digest.update(bytes(row))
+    for extra in (palette, transparency):
+        digest.update(struct.pack("<I", len(extra)) + extra)
+    return digest.digest()
+
+
+# format.md, section 8: the payload of a tile
+
+
+class Lane:
+    """A stack of 32-bit words and the state of the coder on top of it."""
+
+    def __init__(self, words: Vector) -> None:
+        require(not words or words[-1] != 0, "a last word of 0")
+        self.words = words
+        self.state = 0
+        for _ in range(min(2, len(words))):
+            self.state = self.state << 32 | words.pop()
+
+    def symbol(self, left: Vector) -> int:
+        """The next symbol; `left` has the lower ends of its possible values' intervals, and 2^24 at the end."""
+        q = self.state % 2**24
+        symbol = max(i for i in range(len(left) - 1) if left[i] <= q)
+        frequency = left[symbol + 1] - left[symbol]
+        self.state = (self.state >> 24) * frequency + q - left[symbol]
+        if self.state < 2**32 and self.words:
+            self.state = self.state << 32 | self.words.pop()
+        return symbol
+
+    def end(self) -> None:
+        require(self.state == 0 and not self.words, "a lane is left over after its last symbol")
+
+
+def read_lanes(payload: bytes, lanes: int) -> list[Lane]:
+    counts, at = [], 0
+    for _ in range(lanes):
+        count, at = read_varint(payload, at)
+        counts.append(count)
+    require(len(payload) - at == 4 * sum(counts), "the words are not as many as the lanes say")
+    result = []
+    for count in counts:
+        result.append(Lane(list(struct.unpack_from(f"<{count}I", payload, at))))
+        at += 4 * count
+    return result
+
+
+def read_varint(payload: bytes, at: int) -> tuple[int, int]:
+    """The LEB128 number at offset `at`, and the offset after it."""
+    value = 0
+    for i in range(5):
+        require(at + i < len(payload), "the payload ends within a varint")
+        byte = payload[at + i]
+        value |= (byte & 127) << 7 * i
+        if byte < 128:
+            require((byte > 0 or i == 0) and value < 2**32, "varint")
+            return value, at + i + 1
+    raise Refused("varint of over five bytes")
+
+
+def decode_block(payload: bytes, block: Block, header: Header, model: Model, pictures: list[list[Plane]]) -> None:
+    """Decodes a TILE chunk into its place in `pictures`: by step, colour, then row (section 8, order in a lane)."""
+    lanes = read_lanes(payload, header.lanes)
+    tiles = [Tile(model, block.height, block.width) for _ in range(block.count)]
+    colours = 3 if header.mode in (3, 4) else 1
+    for step in range(block.width + SLOPE * (block.height - 1)):
+        at_step = [(y, step - SLOPE * y) for y in range(block.height) if 0 <= step - SLOPE * y < block.width]
+        for colour in range(colours):
+            for y, x in at_step:
+                for i, tile in enumerate(tiles):
+                    lane = lanes[(y * block.count + i) % len(lanes)]
+                    tile.set_value(colour, y, x, lane.symbol(tile.row(colour, y, x)), gray=colours == 1)
+    for lane in lanes:
+        lane.end()
+    for i, tile in enumerate(tiles):
+        for colour in range(colours):
+            for (y, x), value in tile.planes[colour].items():
+                pictures[block.first + i][colour][block.top + y][block.left + x] = value
+
+
+# model-format.md, sections 1 to 3: the model file
+
+
+class Model(NamedTuple):
+    config: dict[str, Any]
+    arrays: dict[str, Any]  # nested lists of integers
+
+
+def read_model(data: bytes) -> Model:
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    metadata = header.pop("__metadata__")
+    require(metadata["format"] == "pixzip-model" and metadata["arithmetic"] == "1", "model file")
+    config = json.loads(metadata["config"])
+    require(config["architecture"] == "trunk", "architecture")
+    return Model(config, {name: read_array(entry, data[8 + length :]) for name, entry in header.items()})
+
+
+def read_array(entry: dict[str, Any], data: bytes) -> Any:
+    code, size = {"I8": ("b", 1), "I16": ("h", 2), "I32": ("i", 4)}[entry["dtype"]]
+    start, end = entry["data_offsets"]
+    return nested(list(struct.unpack_from(f"<{(end - start) // size}{code}", data, start)), entry["shape"])
+
+
+def nested(flat: Vector, shape: Vector) -> Any:
+    """Row-major numbers as lists of lists."""
+    if len(shape) == 1:
+        return flat
+    size = len(flat) // shape[0]
+    return [nested(flat[i * size : (i + 1) * size], shape[1:]) for i in range(shape[0])]
+
+
+# model-format.md, the definitions at its top
+
+
+def rs(x: int, s: int) -> int:
+    return x + 2**s // 2 >> s
+
+
+def clip(x: int, low: int, high: int) -> int:
+    return min(max(x, low), high)
+
+
+def sat8(x: int) -> int:
+    return clip(x, -127, 127)
+
+
+def sat16(x: int) -> int:
+    return clip(x, -32767, 32767)
+
+
+def relu8(x: int) -> int:
+    return clip(x, 0, 127)
+
+
+def matvec(weight: list[Vector], v: Vector) -> Vector:
+    return [sum(map(mul, row, v)) for row in weight]
+
+
+def affine(weight: list[Vector], v: Vector, bias: Vector) -> Vector:
+    return [product + b for product, b in zip(matvec(weight, v), bias, strict=True)]
+
+
+# model-format.md, sections 4 to 6: from the pixels decoded so far to a row of frequencies
+
+
+class Tile:
+    """A tile, or one picture of a block: the sub-pixels decoded so far and what the network made of them."""
+
+    def __init__(self, model: Model, height: int, width: int) -> None:
+        self.model, self.height, self.width = model, height, width
+        self.planes: list[dict[tuple[int, int], int]] = [{}, {}, {}]  # R, G, B
+        self.errors: list[dict[tuple[int, int], int]] = [{}, {}, {}]
+        self.vectors: dict[tuple[str, int, int], Vector] = {}  # A, S and C of each block, and the heads' input F
+
+    def set_value(self, colour: int, y: int, x: int, symbol: int, gray: bool) -> None:
+        """Takes in the symbol of a sub-pixel; in a gray picture its value is that of all three planes."""
+        value = (self.prediction(colour, y, x) + symbol) % 256
+        for c in range(3) if gray else [colour]:
+            self.errors[c][y, x] = value - self.prediction(c, y, x)
+            self.planes[c][y, x] = value
+
+    def row(self, colour: int, y: int, x: int) -> Vector:
+        """left_0 .. left_256 of the sub-pixel (section 6)."""
+        if colour == 0:
+            self.vectors["F", y, x] = self.features(y, x)
+        logits = self.logits(colour, y, x)
+        exp = self.model.arrays["table.exp"]
+        distances = [max(logits) - logit for logit in logits]
+        weights = [exp[distance] if distance < 1024 else 0 for distance in distances]
+        scale = 2**24 - 256
+        total, before, left = sum(weights), 0, []
+        for i, weight in enumerate(weights):
+            left.append(before * scale // total + i)
+            before += weight
+        return [*left, 2**24]
+
+    # Section 4
+
+    def inside(self, y: int, x: int) -> bool:
+        return 0 <= y < self.height and 0 <= x < self.width
+
+    def level(self, c: int, y: int, x: int) -> int:
+        """d_0 = R, d_1 = G - R, d_2 = B - G."""
+        return self.planes[c][y, x] - (self.planes[c - 1][y, x] if c > 0 else 0)
+
+    def prediction(self, c: int, y: int, x: int) -> int:
+        guessed = guess(lambda y, x: self.level(c, y, x), y, x, 128 if c == 0 else 0)
+        return clip(guessed + (self.planes[c - 1][y, x] if c > 0 else 0), 0, 255)
+
+    def inputs(self, y: int, x: int) -> Vector:
+        numbers = []
+        for plane, errors in zip(self.planes, self.errors, strict=True):
+            a = guess(lambda y, x, plane=plane: plane[y, x], y, x, 128)
+            for dy, dx in WINDOW:
+                numbers.append(sat8(plane[y + dy, x + dx] - a) if self.inside(y + dy, x + dx) else 0)
+            for dy, dx in ERROR_WINDOW:
+                numbers.append(sat8(errors[y + dy, x + dx]) if self.inside(y + dy, x + dx) else 0)
+            numbers.append(sat8(a - 128))
+        return [*numbers, 0]
+
+    # Section 5
+
+    def features(self, y: int, x: int) -> Vector:
+        """F, the heads' input, from the stream X after all blocks."""
+        config, arrays = self.model
+        shifts = config["shifts"]
+        sums = affine(arrays["input.weight"], self.inputs(y, x), arrays["input.bias"])
+        stream = [sat16(rs(a, shifts["input"])) for a in sums]
+        for i, letter in enumerate(config["blocks"]):
+            block = self.convolution_block if letter == "c" else self.row_lstm_layer
+            change = block(f"block.{i}", shifts["blocks"][i], stream, y, x)
+            stream = [sat16(a + b) for a, b in zip(stream, change, strict=True)]
+        return [sat8(rs(value, shifts["feature"])) for value in stream]
+
+    def neighbour(self, name: str, y: int, x: int, size: int) -> Vector:
+        return self.vectors[name, y, x] if self.inside(y, x) else [0] * size
+
+    def convolution_block(self, name: str, shifts: Vector, stream: Vector, y: int, x: int) -> Vector:
+        arrays = self.model.arrays
+        a, hidden, out = shifts
+        self.vectors[name + ".A", y, x] = [sat8(rs(value, a)) for value in stream]
+        v = []
+        for dy, dx in (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0):
+            v += self.neighbour(name + ".A", y + dy, x + dx, len(stream))
+        sums = affine(arrays[name + ".first.weight"], v, arrays[name + ".first.bias"])
+        h = [relu8(rs(value, hidden)) for value in sums]
+        return [rs(value, out) for value in affine(arrays[name + ".second.weight"], h, arrays[name + ".second.bias"])]
+
+    def row_lstm_layer(self, name: str, shifts: Vector, stream: Vector, y: int, x: int) -> Vector:
+        arrays, size = self.model.arrays, self.model.config["lstm"]
+        a, is_left, ss_left, index, out = shifts
+        self.vectors[name + ".A", y, x] = [sat8(rs(value, a)) for value in stream]
+        activations = self.neighbour(name + ".A", y, x - 1, len(stream)) + self.vectors[name + ".A", y, x]
+        states = [s for dx in (-1, 0, 1) for s in self.neighbour(name + ".S", y - 1, x + dx, size)]
+        from_input = matvec(arrays[name + ".is.weight"], activations)
+        from_state = matvec(arrays[name + ".ss.weight"], states)
+        sums = [
+            (i << is_left) + (s << ss_left) + b
+            for i, s, b in zip(from_input, from_state, arrays[name + ".is.bias"], strict=True)
+        ]
+        cells, states = self.row_lstm_gates(sums, index, self.neighbour(name + ".C", y - 1, x, size))
+        self.vectors[name + ".C", y, x], self.vectors[name + ".S", y, x] = cells, states
+        return [rs(value, out) for value in affine(arrays[name + ".up.weight"], states, arrays[name + ".up.bias"])]
+
+    def row_lstm_gates(self, sums: Vector, index: int, cells_above: Vector) -> tuple[Vector, Vector]:
+        """Cells C and states S from the sums P and the cells above."""
+        sigmoid, tanh = self.model.arrays["table.sigmoid"], self.model.arrays["table.tanh"]
+        size = len(cells_above)
+        cells, states = [], []
+        j = [clip(rs(p, index), -1024, 1023) + 1024 for p in sums]
+        for n in range(size):
+            o, f, i = sigmoid[j[n]], sigmoid[j[size + n]], sigmoid[j[2 * size + n]]
+            g = tanh[j[3 * size + n]]
+            cell = clip(rs(f * cells_above[n] + i * g, 12), -65535, 65535)
+            cells.append(cell)
+            states.append(sat8(rs(o * tanh[clip(rs(cell, 5), -1024, 1023) + 1024], 17)))
+        return cells, states
+
+    # Section 6
+
+    def logits(self, colour: int, y: int, x: int) -> Vector:
+        arrays, shifts = self.model.arrays, self.model.config["shifts"]
+        head, (hidden, logit) = f"head.{colour}", shifts["heads"][colour]
+        sums = affine(arrays[head + ".hidden.weight"], self.vectors["F", y, x], arrays[head + ".hidden.bias"])
+        for c in range(colour):
+            known = arrays[head + ".known"][c][clip(self.errors[c][y, x], -128, 127) + 128]
+            sums = [a + b for a, b in zip(sums, known, strict=True)]
+        h = [relu8(rs(value, hidden)) for value in sums]
+        return [rs(value, logit) for value in affine(arrays[head + ".logit.weight"], h, arrays[head + ".logit.bias"])]
+
+
+def guess(value: Any, y: int, x: int, origin: int) -> int:
+    """The guess of value(y, x) from its neighbours; `origin` at (0, 0) (section 4)."""
+    if y == 0:
+        return value(0, x - 1) if x > 0 else origin
+    if x == 0:
+        return value(y - 1, 0)
+    return med(value(y, x - 1), value(y - 1, x), value(y - 1, x - 1))
+
+
+def med(w: int, n: int, nw: int) -> int:
+    if nw >= max(w, n):
+        return min(w, n)
+    if nw <= min(w, n):
+        return max(w, n)
+    return w + n - nw
