@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from pixzip.errors import FormatError
 from pixzip.frequencies import PRECISION, find_symbol, interval
-from pixzip.runtime.kernels import jit
+from pixzip.jit import jit
 from pixzip.schedule import first_row, last_row
 
 _TOTAL = 1 << PRECISION
 _ENCODE_AT_ONCE = 1 << 17
 
 
-def interval_rows(left: NDArray[np.uint32], frequency: NDArray[np.uint32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def interval_rows(
+    left: NDArray[np.uint32], frequency: NDArray[np.uint32]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Three-symbol rows that give exactly these intervals: symbols (n,) and rows (n, 3) for perfect=False.
 
     A row w makes symbol i cost w_i + 1 out of 2^24 when sum(w) = 2^24 - 3: [left - 1, f - 1, rest - 1], with the true

@@ -14,9 +14,10 @@ W, N, NW (LOCO-I, Weinberger et al. 2000, equation 1)::
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from pixzip.jit import jit
 
 #: (dy, dx) of the pixels that the trunk sees, as slope 2 allows: k < 2d on row -d.
 WINDOW: tuple[tuple[int, int], ...] = (
@@ -35,10 +36,8 @@ MIDDLE = 128
 _WINDOW = np.array(WINDOW, dtype=np.int64)
 _ERROR_WINDOW = np.array(ERROR_WINDOW, dtype=np.int64)
 
-_jit = numba.njit(cache=True, nogil=True)
 
-
-@_jit
+@jit
 def _med(west: int, north: int, north_west: int) -> int:
     """Median of W, N and W + N - NW."""
     low = min(west, north)
@@ -50,7 +49,7 @@ def _med(west: int, north: int, north_west: int) -> int:
     return west + north - north_west
 
 
-@_jit
+@jit
 def _level(planes: NDArray[np.uint8], c: int, y: int, x: int) -> int:
     """Channel c of one pixel as the predictor sees it: R, G - R or B - G."""
     if c == 0:
@@ -58,7 +57,7 @@ def _level(planes: NDArray[np.uint8], c: int, y: int, x: int) -> int:
     return np.int64(planes[c, y, x]) - np.int64(planes[c - 1, y, x])
 
 
-@_jit
+@jit
 def predict(planes: NDArray[np.uint8], c: int, y: int, x: int) -> int:
     """Prediction of sub-pixel (c, y, x) in 0..255 from sub-pixels before it.
 
@@ -77,7 +76,7 @@ def predict(planes: NDArray[np.uint8], c: int, y: int, x: int) -> int:
     return min(max(base + guess, 0), 255)
 
 
-@_jit
+@jit
 def _anchor(planes: NDArray[np.uint8], c: int, y: int, x: int) -> int:
     """Median edge detector within channel c: what the window differences are taken against."""
     if y > 0 and x > 0:
@@ -89,19 +88,19 @@ def _anchor(planes: NDArray[np.uint8], c: int, y: int, x: int) -> int:
     return np.int64(MIDDLE)
 
 
-@_jit
+@jit
 def _clip8(value: int) -> int:
     return min(max(value, -127), 127)
 
 
-@_jit
+@jit
 def pixel_inputs(planes: NDArray[np.uint8], errors: NDArray[np.int16], y: int, x: int, out: NDArray[np.int8]) -> None:
     """Write the trunk's INPUTS int8 inputs for pixel (y, x) into out.
 
     planes is (3, h, w) uint8, errors (3, h, w) int16 the signed coding errors; of both only pixels before (y, x) in
     raster order are read. Neighbours outside the picture give 0.
     """
-    height, width = planes.shape[1], planes.shape[2]
+    width = planes.shape[2]
     k = 0
     for c in range(3):
         anchor = _anchor(planes, c, y, x)
@@ -124,7 +123,7 @@ def pixel_inputs(planes: NDArray[np.uint8], errors: NDArray[np.int16], y: int, x
     out[k] = 0
 
 
-@_jit
+@jit
 def picture_errors(planes: NDArray[np.uint8], errors: NDArray[np.int16]) -> None:
     """Write value - prediction of every sub-pixel; symbols are ``errors & 255``. Shapes (3, h, w)."""
     for c in range(3):
@@ -133,14 +132,14 @@ def picture_errors(planes: NDArray[np.uint8], errors: NDArray[np.int16]) -> None
                 errors[c, y, x] = np.int64(planes[c, y, x]) - predict(planes, c, y, x)
 
 
-@_jit
+@jit
 def row_inputs(planes: NDArray[np.uint8], errors: NDArray[np.int16], y: int, out: NDArray[np.int8]) -> None:
     """Inputs of one picture row: out is (w, INPUTS) int8."""
     for x in range(planes.shape[2]):
         pixel_inputs(planes, errors, y, x, out[x])
 
 
-@_jit
+@jit
 def block_row_inputs(planes: NDArray[np.uint8], errors: NDArray[np.int16], y: int, out: NDArray[np.int8]) -> None:
     """Inputs of row y of n pictures: planes and errors (n, 3, h, w), out (w * n, INPUTS), position x * n + picture."""
     n = planes.shape[0]
@@ -149,7 +148,7 @@ def block_row_inputs(planes: NDArray[np.uint8], errors: NDArray[np.int16], y: in
             pixel_inputs(planes[i], errors[i], y, x, out[x * n + i])
 
 
-@_jit
+@jit
 def block_step_inputs(
     planes: NDArray[np.uint8], errors: NDArray[np.int16], step: int, slope: int, first: int, out: NDArray[np.int8]
 ) -> None:

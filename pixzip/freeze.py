@@ -55,7 +55,7 @@ def freeze(model: TrunkModel, e: Exponents, tables: Tables, info: dict[str, Any]
         "input.bias": _numpy(to_int32(model.b_in, INPUT + e.w_in)),
     }
     block_shifts = []
-    for i, (p, eb) in enumerate(zip(model.blocks, e.blocks, strict=True)):
+    for i, ((_, p), eb) in enumerate(zip(model.block_parts(), e.blocks, strict=True)):
         if isinstance(eb, ConvExponents):
             made, shifts = _conv(f"block.{i}", p, eb, e.stream)
         else:
@@ -63,7 +63,7 @@ def freeze(model: TrunkModel, e: Exponents, tables: Tables, info: dict[str, Any]
         arrays |= made
         block_shifts.append(shifts)
     head_shifts = []
-    for colour, (p, eh) in enumerate(zip(model.heads, e.heads, strict=True)):
+    for colour, (p, eh) in enumerate(zip(model.head_parts(), e.heads, strict=True)):
         q = HeadIntegers.of(p, model.basis, e.feature, eh)
         prefix = f"head.{colour}"
         arrays[f"{prefix}.hidden.weight"], arrays[f"{prefix}.hidden.bias"] = _numpy(q.w.t()), _numpy(q.b)

@@ -11,11 +11,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.runtime.kernels import Acc, half, jit
+from pixzip.jit import jit
+from pixzip.runtime.kernels import Acc, half
 
 PRECISION = 24
 SYMBOLS = 256
 MASS = (1 << PRECISION) - SYMBOLS
+LOGITS_PER_NAT = 64
 
 
 @jit
@@ -80,15 +82,15 @@ def row_intervals(
 
 
 @jit
-def model_bits(
-    acc: Acc, bias: NDArray[np.int32], shift: int, logit_exponent: int, errors: NDArray[np.int16], each: NDArray[np.float64]
+def symbol_bits(
+    acc: Acc, bias: NDArray[np.int32], shift: int, errors: NDArray[np.int16], each: NDArray[np.float64]
 ) -> None:
-    """each (m,) = -log2 softmax(logits * 2^-logit_exponent) at the true symbol: the model bits of design and docs."""
+    """each (m,) = -log2 softmax(logits / 64) at the true symbol, in float64: the model bits of docs and benchmarks."""
     h = half(shift)
-    scale = 2.0**-logit_exponent
     for r in range(errors.shape[0]):
-        true = (np.int32(acc[r, np.int64(errors[r]) & 255]) + bias[np.int64(errors[r]) & 255] + h) >> shift
+        symbol = np.int64(errors[r]) & 255
+        true = (np.int32(acc[r, symbol]) + bias[symbol] + h) >> shift
         total = 0.0
         for i in range(SYMBOLS):
-            total += math.exp(scale * (((np.int32(acc[r, i]) + bias[i] + h) >> shift) - true))
+            total += math.exp((((np.int32(acc[r, i]) + bias[i] + h) >> shift) - true) / LOGITS_PER_NAT)
         each[r] = math.log(total) / math.log(2.0)

@@ -85,6 +85,11 @@ class Network:
         """Steps per row of the wavefront: pixel (y, x) is coded in step x + slope * y."""
         return 2
 
+    def logit_row(self, colour: int) -> tuple[NDArray[np.int32], int, NDArray[np.int32]]:
+        """What turns a head's last product into a row: bias (256,), shift, exp table."""
+        shift = self.head_shifts[colour].logit
+        return self.arrays[f"head.{colour}.logit.bias"], shift, self.arrays["table.exp"]
+
     def macs_per_pixel(self) -> int:
         """Multiply-accumulates of one pixel."""
         return sum(int(a.size) for name, a in self.arrays.items() if name.endswith(".weight"))

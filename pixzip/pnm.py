@@ -26,6 +26,7 @@ _NUMBER = re.compile(rb"(?:[ \t\r\n\v\f]|#[^\r\n]*[\r\n])+([0-9]{1,10})")
 
 
 def is_pnm(data: bytes) -> bool:
+    """Whether the bytes begin like a PBM, PGM or PPM."""
     return data[:2] in _KINDS and (data[2:3].isspace() or data[2:3] == b"#")
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pixzip.runtime.kernels import jit
+from pixzip.jit import jit
 
 MAX_LANES = 64
 PIXELS_PER_LANE = 8192

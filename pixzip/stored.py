@@ -39,7 +39,7 @@ def restore(kind: int, data: bytes, shape: tuple[int, int, int], mode: str, dept
     Raises FormatError when the stream is damaged or does not hold just these planes; its own header is compared with
     shape, mode and depth before anything is decoded.
     """
-    channels, colour, depths = MODES[mode]
+    channels, _, depths = MODES[mode]
     if shape[0] != channels or depth not in depths:
         raise FormatError(f"stored picture of shape {shape} in mode {mode}, depth {depth}")
     if kind == STORED_PNG:

@@ -153,6 +153,11 @@ class Run:
         if "exponents" in meta:
             self.exponents = Exponents.from_json(json.loads(meta["exponents"]))
 
+    def calibrate(self, crops: RandomCrops) -> None:
+        """Choose the exponents from random crops of a seed of their own: the beginning of phase two."""
+        sample = RandomCrops(crops.pictures, self.config.crop, _CALIBRATION_CROPS, self.config.seed + 1).batch(0)
+        self.exponents = calibrated(self.model, torch.from_numpy(sample.inputs), torch.from_numpy(sample.errors))
+
     def step(self, batch: Batch) -> float:
         """One optimiser step; returns bits/dim of the batch. Raises TrainingError when the loss is not finite."""
         for group in self.optimiser.param_groups:
@@ -162,7 +167,7 @@ class Run:
         if not math.isfinite(value):
             raise TrainingError(f"loss is {value} in step {self.done}")
         self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()
         self.done += 1
@@ -218,7 +223,8 @@ def _finish(run: Run, folder: Path, batches: list[Batch]) -> None:
     }
     data = freeze(run.model, run.exponents, TABLES, {"training": asdict(run.config)})
     (folder / "model.safetensors").write_bytes(data)
-    (folder / "report.json").write_text(json.dumps({"validation_bits_per_dim": bits, "model_bytes": len(data)}, indent=1))
+    report = {"validation_bits_per_dim": bits, "model_bytes": len(data)}
+    (folder / "report.json").write_text(json.dumps(report, indent=1))
     print(f"validation bits/dim: float {bits['float']:.4f}, quantised {bits['quantised']:.4f}; model {len(data)} bytes")
 
 
@@ -242,8 +248,7 @@ def train(config: TrainConfig, photos: Path, validation: Path, folder: Path) -> 
             if run.done >= config.all_steps or stopped():
                 break
             if run.done >= config.steps and run.exponents is None:
-                sample = RandomCrops(crops.pictures, config.crop, _CALIBRATION_CROPS, config.seed + 1).batch(0)
-                run.exponents = calibrated(run.model, torch.from_numpy(sample.inputs), torch.from_numpy(sample.errors))
+                run.calibrate(crops)
             recent.append(run.step(batch))
             last = run.done == config.all_steps
             if run.done % 50 == 0 or last:

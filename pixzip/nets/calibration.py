@@ -19,7 +19,7 @@ def observe(model: TrunkModel, inputs: Tensor, errors: Tensor) -> dict[str, Tens
     with torch.no_grad():
         x = Linear.apply(None, m.pack(inputs, torch.float32) * INPUT_SCALE, model.w_in, model.b_in, m)
         largest = x.abs().max()
-        for i, (kind, p) in enumerate(zip(model.config.blocks, model.blocks, strict=True)):
+        for i, (kind, p) in enumerate(model.block_parts()):
             seen[f"block.{i}.a"] = x[m.guard :]
             if kind == "c":
                 taps = gather_taps(m, x, CONV_TAPS, m.guard, m.size)
@@ -32,7 +32,7 @@ def observe(model: TrunkModel, inputs: Tensor, errors: Tensor) -> dict[str, Tens
         seen["stream"], seen["feature"] = largest, m.unpack(x).reshape(-1, x.shape[1])
         e = errors.reshape(-1, 3).long().clamp(-128, 127) + 128
         phi = torch.cat([model.basis[e[:, 0]], model.basis[e[:, 1]]], dim=1)
-        for colour, p in enumerate(model.heads):
+        for colour, p in enumerate(model.head_parts()):
             seen[f"head.{colour}.h"] = torch.relu(
                 seen["feature"] @ p["w"] + phi[:, : p["p"].shape[0]] @ p["p"] + p["b"]
             )

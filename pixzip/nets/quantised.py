@@ -1,8 +1,8 @@
 """The layers of pixzip.nets.layers on integers: exact forward, straight-through gradient.
 
 Forward passes compute what a decoder computes, with the decoder's own kernels (docs/model-format.md, sections 5 and 6);
-tensors between layers hold those integers divided by 2^exponent, which float32 holds exactly. Backward passes are those of the
-float layers at the dequantised values: rounding counts as the identity.
+tensors between layers hold those integers divided by 2^exponent, which float32 holds exactly. Backward passes are those
+of the float layers at the dequantised values: rounding counts as the identity.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pixzip.nets.exponents import (
 from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.layers import CONV_TAPS, IS_TAPS, SS_TAPS, ConvBlock, Linear, RowLstm, gather_taps
 from pixzip.nets.tables import Tables
+from pixzip.nets.trunk import Nats, TrunkModel
 from pixzip.runtime import kernels
 
 GRADIENT = torch.bfloat16
@@ -204,7 +205,8 @@ class HeadIntegers:
         acc = feature + e.w
         parts = [to_int32(basis @ part, acc) for part in p["p"].split(basis.shape[1])] if p["p"].shape[0] else []
         table = torch.cat(parts) if parts else torch.zeros(0, p["b"].shape[0], dtype=torch.int32)
-        return HeadIntegers(to_int8(p["w"], e.w), table, to_int32(p["b"], acc), to_int8(p["v"], e.v), to_int32(p["c"], e.h + e.v))
+        v, c = to_int8(p["v"], e.v), to_int32(p["c"], e.h + e.v)
+        return HeadIntegers(to_int8(p["w"], e.w), table, to_int32(p["b"], acc), v, c)
 
 
 def head_logits(x: Tensor, errors: Tensor, q: HeadIntegers, feature: int, e: HeadExponents) -> tuple[Tensor, Tensor]:
@@ -227,7 +229,7 @@ class QuantisedHeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
-        ctx, x, known_errors, phi, symbols, w, p, b, v, c, q: HeadIntegers, exponents: Exponents, colour: int, chunk: int
+        ctx, x, known_errors, phi, symbols, w, p, b, v, c, q: HeadIntegers, exponents: Exponents, colour, chunk
     ):
         """x (m, t) on the stream's grid; known_errors (colours, m); phi (m, j) their basis functions; symbols (m,)."""
         e, feature = exponents.heads[colour], exponents.feature
@@ -264,11 +266,11 @@ class QuantisedHeadLoss(torch.autograd.Function):
         return dx, None, None, None, dw, dp, db, dv, dc, None, None, None, None
 
 
-def quantised_stream(model: Any, inputs: Tensor, m: FlatMap, e: Exponents, tables: Tables) -> Tensor:
+def quantised_stream(model: TrunkModel, inputs: Tensor, m: FlatMap, e: Exponents, tables: Tables) -> Tensor:
     """Residual stream after the last block, as TrunkModel.stream."""
     real = m.pack(inputs, torch.float32) * 2.0**-INPUT
     x = QuantisedLinear.apply(None, real, model.w_in, model.b_in, m, INPUT, e.w_in, e.stream)
-    for p, eb in zip(model.blocks, e.blocks, strict=True):
+    for (_, p), eb in zip(model.block_parts(), e.blocks, strict=True):
         if isinstance(eb, ConvExponents):
             x = QuantisedConvBlock.apply(x, p["w1"], p["b1"], p["w2"], p["b2"], m, eb, e.stream)
         else:
@@ -277,7 +279,7 @@ def quantised_stream(model: Any, inputs: Tensor, m: FlatMap, e: Exponents, table
     return x
 
 
-def quantised_loss(model: Any, inputs: Tensor, errors: Tensor, e: Exponents, tables: Tables) -> tuple[Tensor, Tensor, Tensor]:
+def quantised_loss(model: TrunkModel, inputs: Tensor, errors: Tensor, e: Exponents, tables: Tables) -> Nats:
     """Nats of R, G and B, summed over a batch, as TrunkModel.loss but from the integers a decoder has."""
     n, h, w, _ = inputs.shape
     m = FlatMap(n, h, w)
@@ -289,7 +291,7 @@ def quantised_loss(model: Any, inputs: Tensor, errors: Tensor, e: Exponents, tab
     phi = torch.cat([basis[known[:, 0]], basis[known[:, 1]]], dim=1)
     width = model.basis.shape[1]
     nats = []
-    for colour, p in enumerate(model.heads):
+    for colour, p in enumerate(model.head_parts()):
         q = HeadIntegers.of(p, model.basis, e.feature, e.heads[colour])
         seen = phi[:, : width * colour].contiguous()
         args = (stream, by_colour[:colour], seen, symbols[:, colour], p["w"], p["p"], p["b"], p["v"], p["c"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.layers import ConvBlock, Linear, RowLstm
 
 INPUT_SCALE = 1 / 32
+#: Sums of -log p over the sub-pixels of a batch: of R, of G, of B.
+Nats = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -133,15 +136,25 @@ class TrunkModel(nn.Module):
             self.blocks.append(nn.ParameterDict(parts))
         self.heads = nn.ModuleList()
         for colour in range(3):
-            parts = {"w": weight(t, h, 1.4), "b": bias(h), "p": nn.Parameter(0.1 * torch.randn(32 * colour, h, generator=g))}
+            known = nn.Parameter(0.1 * torch.randn(32 * colour, h, generator=g))
+            parts = {"w": weight(t, h, 1.4), "b": bias(h), "p": known}
             parts |= {"v": weight(h, 256, 0.3), "c": nn.Parameter(prior_bias())}
             self.heads.append(nn.ParameterDict(parts))
+        self.basis: Tensor
         self.register_buffer("basis", error_basis(), persistent=False)
+
+    def block_parts(self) -> list[tuple[str, nn.ParameterDict]]:
+        """(kind, parameters) of each block, in order."""
+        return [(kind, cast(nn.ParameterDict, p)) for kind, p in zip(self.config.blocks, self.blocks, strict=True)]
+
+    def head_parts(self) -> list[nn.ParameterDict]:
+        """Parameters of the heads of R, G and B."""
+        return [cast(nn.ParameterDict, p) for p in self.heads]
 
     def stream(self, inputs: Tensor, m: FlatMap, dtype: torch.dtype) -> Tensor:
         """Residual stream after the last block. inputs (n, h, w, INPUTS) int8; result (size, channels)."""
         x = Linear.apply(None, m.pack(inputs, dtype) * INPUT_SCALE, self.w_in, self.b_in, m)
-        for kind, p in zip(self.config.blocks, self.blocks, strict=True):
+        for kind, p in self.block_parts():
             if kind == "c":
                 x = ConvBlock.apply(x, p["w1"], p["b1"], p["w2"], p["b2"], m)
             else:
@@ -149,7 +162,7 @@ class TrunkModel(nn.Module):
                 x = Linear.apply(x, state, p["w_up"], p["b_up"], m)
         return x
 
-    def loss(self, inputs: Tensor, errors: Tensor, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor, Tensor]:
+    def loss(self, inputs: Tensor, errors: Tensor, dtype: torch.dtype = torch.bfloat16) -> Nats:
         """Nats of R, G and B, summed over a batch. inputs (n, h, w, INPUTS) int8; errors (n, h, w, 3) int16."""
         n, h, w, _ = inputs.shape
         m = FlatMap(n, h, w)
@@ -160,7 +173,7 @@ class TrunkModel(nn.Module):
         basis = self.basis.to(dtype)
         phi = torch.cat([basis[known[:, 0]], basis[known[:, 1]]], dim=1)
         nats = []
-        for colour, p in enumerate(self.heads):
+        for colour, p in enumerate(self.head_parts()):
             seen = phi[:, : 32 * colour].contiguous()
             nats.append(HeadLoss.apply(stream, seen, symbols[:, colour], p["w"], p["p"], p["b"], p["v"], p["c"], 4096))
         return nats[0], nats[1], nats[2]

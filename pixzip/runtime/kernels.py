@@ -6,18 +6,16 @@ integers below 2^24. Rounding is floor(x / 2^s + 1/2), as (x + half) >> s with h
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from pixzip.jit import jit
 
 HALF = 1024
 GATE = 12
 CELL_LIMIT = (16 << GATE) - 1
 INDEX_SHIFT = 5  # cell grid 2^-12 -> table index grid 2^-7
 STATE_SHIFT = 17  # product of two gate values, grid 2^-24 -> state grid 2^-7
-
-jit = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 Acc = NDArray[np.int32] | NDArray[np.float32]
 
@@ -100,6 +98,14 @@ def _index(v: int, shift: int) -> int:
 
 
 @jit
+def _gate_index(
+    acc_is: Acc, acc_ss: Acc, bias: NDArray[np.int32], is_left: int, ss_left: int, shift: int, n: int
+) -> int:
+    """Table index of gate n: both products on the finer grid, and the bias."""
+    return _index((np.int32(acc_is[n]) << is_left) + (np.int32(acc_ss[n]) << ss_left) + bias[n], shift)
+
+
+@jit
 def lstm_cell(
     acc_is: Acc,
     acc_ss: Acc,
@@ -117,21 +123,10 @@ def lstm_cell(
     k = state.shape[1]
     for r in range(state.shape[0]):
         for j in range(k):
-            o = np.int32(
-                sigmoid[_index((np.int32(acc_is[r, j]) << is_left) + (np.int32(acc_ss[r, j]) << ss_left) + bias[j], shift)]
-            )
-            n = j + k
-            f = np.int32(
-                sigmoid[_index((np.int32(acc_is[r, n]) << is_left) + (np.int32(acc_ss[r, n]) << ss_left) + bias[n], shift)]
-            )
-            n += k
-            i = np.int32(
-                sigmoid[_index((np.int32(acc_is[r, n]) << is_left) + (np.int32(acc_ss[r, n]) << ss_left) + bias[n], shift)]
-            )
-            n += k
-            g = np.int32(
-                tanh[_index((np.int32(acc_is[r, n]) << is_left) + (np.int32(acc_ss[r, n]) << ss_left) + bias[n], shift)]
-            )
+            o = np.int32(sigmoid[_gate_index(acc_is[r], acc_ss[r], bias, is_left, ss_left, shift, j)])
+            f = np.int32(sigmoid[_gate_index(acc_is[r], acc_ss[r], bias, is_left, ss_left, shift, j + k)])
+            i = np.int32(sigmoid[_gate_index(acc_is[r], acc_ss[r], bias, is_left, ss_left, shift, j + 2 * k)])
+            g = np.int32(tanh[_gate_index(acc_is[r], acc_ss[r], bias, is_left, ss_left, shift, j + 3 * k)])
             c = (f * cell_above[r, j] + i * g + half(GATE)) >> GATE
             c = min(max(c, -CELL_LIMIT), CELL_LIMIT)
             cell[r, j] = c

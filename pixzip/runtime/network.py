@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.frequencies import row_intervals
 from pixzip.model_file import ConvShifts, LstmShifts, Network
 from pixzip.runtime import kernels
 from pixzip.runtime.engines import make_product
@@ -106,15 +105,6 @@ class Layers:
         else:
             kernels.rectify_known(acc, bias, self.arrays[f"{name}.known"], errors, shift, last.source[:m])
         return last(m)
-
-    def intervals(
-        self, colour: int, errors: NDArray[np.int16], left: NDArray[np.uint32], frequency: NDArray[np.uint32]
-    ) -> None:
-        """Intervals of the true symbols of m positions; errors (3, m), left and frequency (m,)."""
-        acc = self.logits(colour, errors)
-        shift = self.network.head_shifts[colour].logit
-        bias, exp = self.arrays[f"head.{colour}.logit.bias"], self.arrays["table.exp"]
-        row_intervals(acc, bias, shift, exp, errors[colour], left, frequency)
 
 
 def _gather(taps: Sequence[Map], into: Map) -> None:

@@ -7,12 +7,15 @@ two rows a layer. Position x * n + picture; maps have n zero positions at either
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.frame import block_row_inputs, picture_errors
+from pixzip.frequencies import row_intervals, symbol_bits
 from pixzip.model_file import Network
+from pixzip.runtime.kernels import Acc
 from pixzip.runtime.network import Layers
 
 Progress = Callable[[float], None]
@@ -22,7 +25,7 @@ class _Maps:
     """This row's and the last row's activations, states and cells of every block."""
 
     def __init__(self, network: Network, n: int, m: int) -> None:
-        def pair(width: int, dtype: type = np.int8) -> list[NDArray[np.generic]]:
+        def pair(width: int, dtype: type = np.int8) -> list[NDArray[Any]]:
             return [np.zeros((m + 2 * n, width), dtype=dtype) for _ in range(2)]
 
         self.n, self.m = n, m
@@ -30,7 +33,7 @@ class _Maps:
         self.states = [pair(network.lstm) for _ in network.blocks]
         self.cells = [pair(network.lstm, np.int32) for _ in network.blocks]
 
-    def at(self, pair: list[NDArray[np.generic]], dy: int, dx: int) -> NDArray[np.generic]:
+    def at(self, pair: list[NDArray[Any]], dy: int, dx: int) -> NDArray[Any]:
         """The neighbours (dy, dx) of all m positions."""
         start = (dx + 1) * self.n
         return pair[-dy][start : start + self.m]
@@ -56,12 +59,21 @@ def trunk_row(layers: Layers, maps: _Maps) -> None:
             layers.lstm(block, is_taps, ss_taps, maps.at(c, -1, 0), maps.at(c, 0, 0), maps.at(h, 0, 0))
 
 
-def intervals(
-    network: Network, engine: str, planes: NDArray[np.uint8], colours: int, progress: Progress | None = None
-) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """(left, f) of every symbol of a block: two arrays (h, colours, w * n), position x * n + picture.
+#: Called with (y, colour, accumulators (m, 256), errors (3, m)) for every row and colour, in this order.
+Visit = Callable[[int, int, Acc, NDArray[np.int16]], None]
 
-    planes is (n, 3, h, w) uint8; colours 3, or 1 where three equal planes code a gray picture.
+
+def traverse(
+    network: Network,
+    engine: str,
+    planes: NDArray[np.uint8],
+    colours: int,
+    visit: Visit,
+    progress: Progress | None = None,
+) -> None:
+    """Run the network over a block, row by row; planes is (n, 3, h, w) uint8.
+
+    colours is 3, or 1 where three equal planes stand for a gray picture. Accumulators are valid during the visit only.
     """
     n, _, height, width = planes.shape
     m = width * n
@@ -69,16 +81,41 @@ def intervals(
     errors = np.zeros(planes.shape, dtype=np.int16)
     for i in range(n):
         picture_errors(planes[i], errors[i])
-    left = np.empty((height, colours, m), dtype=np.uint32)
-    frequency = np.empty_like(left)
     for y in range(height):
         block_row_inputs(planes, errors, y, layers.inputs)
         trunk_row(layers, maps)
         layers.features(m)
         row_errors = np.ascontiguousarray(errors[:, :, y, :].transpose(1, 2, 0)).reshape(3, m)
         for colour in range(colours):
-            layers.intervals(colour, row_errors, left[y, colour], frequency[y, colour])
+            visit(y, colour, layers.logits(colour, row_errors), row_errors)
         maps.next_row()
         if progress is not None:
             progress((y + 1) / height)
+
+
+def intervals(
+    network: Network, engine: str, planes: NDArray[np.uint8], colours: int, progress: Progress | None = None
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """(left, f) of every symbol of a block: two arrays (h, colours, w * n), position x * n + picture."""
+    n, _, height, width = planes.shape
+    left = np.empty((height, colours, width * n), dtype=np.uint32)
+    frequency = np.empty_like(left)
+
+    def visit(y: int, colour: int, acc: Acc, errors: NDArray[np.int16]) -> None:
+        row_intervals(acc, *network.logit_row(colour), errors[colour], left[y, colour], frequency[y, colour])
+
+    traverse(network, engine, planes, colours, visit, progress)
     return left, frequency
+
+
+def model_bits(network: Network, engine: str, planes: NDArray[np.uint8], colours: int) -> NDArray[np.float64]:
+    """-log2 softmax of the integer logits, in float64, at every symbol: (h, colours, w * n)."""
+    n, _, height, width = planes.shape
+    bits = np.empty((height, colours, width * n), dtype=np.float64)
+
+    def visit(y: int, colour: int, acc: Acc, errors: NDArray[np.int16]) -> None:
+        bias, shift, _ = network.logit_row(colour)
+        symbol_bits(acc, bias, shift, errors[colour], bits[y, colour])
+
+    traverse(network, engine, planes, colours, visit)
+    return bits

@@ -8,6 +8,7 @@ is written as zeros when a row has ended.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from pixzip.entropy import Lanes, pop
 from pixzip.frame import block_step_inputs, predict
 from pixzip.frequencies import SYMBOLS, cumulate
+from pixzip.jit import jit
 from pixzip.model_file import Network
-from pixzip.runtime.kernels import Acc, jit
+from pixzip.runtime.kernels import Acc
 from pixzip.runtime.network import Layers
 from pixzip.schedule import first_row, last_row, number_of_steps
 
@@ -29,9 +31,9 @@ class _Ring:
 
     def __init__(self, n: int, height: int, width: int, slope: int, dtype: type = np.int8) -> None:
         self._n, self._slope = n, slope
-        self._slots = np.zeros((_DEPTH, n + height * n, width), dtype=dtype)
+        self._slots: NDArray[Any] = np.zeros((_DEPTH, n + height * n, width), dtype=dtype)
 
-    def at(self, step: int, dy: int, dx: int, lo: int, hi: int) -> NDArray[np.generic]:
+    def at(self, step: int, dy: int, dx: int, lo: int, hi: int) -> NDArray[Any]:
         """The neighbours (dy, dx) of positions lo .. hi - 1 as they stood when computed."""
         start = self._n * (1 + dy)
         return self._slots[(step + dx + self._slope * dy) % _DEPTH, start + lo : start + hi]
@@ -128,7 +130,6 @@ def decode_block(
     rings = _Rings(network, n, height)
     planes = np.zeros((n, 3, height, width), dtype=np.uint8)
     errors = np.zeros(planes.shape, dtype=np.int16)
-    exp = network.arrays["table.exp"]
     steps = number_of_steps(height, width, slope)
     for step in range(steps):
         lo, hi = first_row(step, width, slope) * n, (last_row(step, height, slope) + 1) * n
@@ -144,9 +145,9 @@ def decode_block(
         step_errors = np.zeros((3, m), dtype=np.int16)
         for colour in range(colours):
             acc = layers.logits(colour, step_errors)
-            shift, bias = network.head_shifts[colour].logit, network.arrays[f"head.{colour}.logit.bias"]
-            coder = (lanes.state, lanes.words, lanes.start, lanes.stop)
-            decode_pixels(acc, bias, shift, exp, *coder, step, slope, colour, lo, planes, errors, step_errors)
+            row = network.logit_row(colour)
+            coder: tuple[Any, ...] = (lanes.state, lanes.words, lanes.start, lanes.stop)
+            decode_pixels(acc, *row, *coder, step, slope, colour, lo, planes, errors, step_errors)
         if colours == 1:
             repeat_gray(planes, step, slope, lo, hi)
         if progress is not None and step % 16 == 0:

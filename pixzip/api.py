@@ -1,0 +1,394 @@
+"""Images ↔ .pxz bytes, memory to memory: the public API.
+
+A picture of 8 bits a sample in mode L, LA, RGB or RGBA is coded by a model, its alpha plane by a classical codec; the
+whole picture also by a classical codec, and the shorter file is taken. Palettes and other depths are only stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from pixzip import container as pxz
+from pixzip.container import Coding, Container, Header, read_container, write_container
+from pixzip.errors import FormatError, ImageError, LimitError, ModelNotFoundError, PixelChecksumError, UsageError
+from pixzip.image import Picture, from_array, from_pil, read_image
+from pixzip.model_file import Model, find_model, load_model, models_folder, shipped_models
+from pixzip.stored import restore, store
+
+Progress = Callable[[float], None]
+MAX_PIXELS = 64_000_000
+#: Mode → planes that a model codes; alpha comes after them.
+_MODEL_PLANES = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}
+_WITH_ALPHA = ("LA", "RGBA")
+_NO_DIGEST = bytes(pxz.DIGEST_BYTES)
+
+
+@dataclass(frozen=True)
+class _How:
+    """What changes the time that coding takes, and nothing else."""
+
+    threads: int | None
+    engine: str | None
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        _check_range("threads", self.threads, 1024)
+
+
+def compress(
+    image: bytes | NDArray[Any] | Image | Picture,
+    *,
+    model: str | Path = "default",
+    tile: int = 1024,
+    lanes: int | None = None,
+    threads: int | None = None,
+    engine: str | None = None,
+    embed_model: bool = False,
+    allow_jpeg: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
+) -> bytes:
+    """Return the .pxz file of one image.
+
+    image: the bytes of an image file; an array (h, w) or (h, w, 2 | 3 | 4) of uint8 or uint16, or (h, w) bool; a Pillow
+    image; or a Picture. model: the name of a shipped model, or a path. The file depends on image, model, tile and
+    lanes only: threads and engine ("int8", "float32", None: the faster) change nothing but the time. progress is called
+    with the fraction done. Raises ImageError for what is not an image or cannot be kept without loss, LimitError for
+    more than max_pixels pixels, ModelNotFoundError, ModelError, UsageError.
+    """
+    return compress_batch(
+        [image],
+        model=model,
+        tile=tile,
+        lanes=lanes,
+        threads=threads,
+        engine=engine,
+        embed_model=embed_model,
+        allow_jpeg=allow_jpeg,
+        max_pixels=max_pixels,
+        progress=progress,
+    )
+
+
+def compress_batch(
+    images: Sequence[bytes | NDArray[Any] | Image | Picture],
+    *,
+    model: str | Path = "default",
+    tile: int = 1024,
+    lanes: int | None = None,
+    threads: int | None = None,
+    engine: str | None = None,
+    embed_model: bool = False,
+    allow_jpeg: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
+) -> bytes:
+    """Return one .pxz file of several images that differ in their pixels only: they share one header.
+
+    Arguments and errors as for compress. Raises UsageError where size, mode, depth, palette, transparency or metadata
+    differ, or where several are larger than a tile.
+    """
+    _check_range("tile", tile, pxz.MAX_TILE)
+    _check_range("lanes", lanes, pxz.MAX_LANES)
+    how = _How(threads, engine, progress)
+    network = find_model(model)
+    pictures = _alike([_picture(image, allow_jpeg, max_pixels) for image in images], tile)
+    first = pictures[0]
+    planes = np.stack([p.planes for p in pictures]) if len(pictures) > 1 else first.planes[None]  # (n, c, h, w)
+    if planes[:, 0].size > max_pixels:
+        raise LimitError(f"{planes[:, 0].size} pixels in {len(pictures)} pictures, over the limit of {max_pixels}")
+    stored = _store(first, planes)
+    if first.depth != 8 or first.mode not in _MODEL_PLANES:
+        return write_container(stored)
+    coded = _code(first, planes, network, tile, lanes, how)
+    in_brief, as_stored = write_container(coded), write_container(stored)
+    if len(as_stored) < len(in_brief):
+        return as_stored
+    return write_container(replace(coded, model=network.data)) if embed_model else in_brief
+
+
+def _check_range(name: str, value: int | None, most: int) -> None:
+    if value is not None and not 1 <= value <= most:
+        raise UsageError(f"{name} {value}: must be 1 to {most}")
+
+
+def _picture(image: bytes | NDArray[Any] | Image | Picture, allow_jpeg: bool, max_pixels: int) -> Picture:
+    """Any of the accepted kinds of image as a Picture within the limit."""
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return read_image(bytes(image), max_pixels=max_pixels, allow_jpeg=allow_jpeg)
+    if isinstance(image, Picture):
+        picture = image
+    elif isinstance(image, np.ndarray):
+        picture = from_array(image)
+    elif isinstance(image, Image):
+        picture = from_pil(image)
+    else:
+        raise UsageError(f"image of type {type(image).__name__}: must be bytes, an array, a Pillow image or a Picture")
+    if picture.width * picture.height > max_pixels:
+        size = f"{picture.width} x {picture.height} = {picture.width * picture.height} pixels"
+        raise LimitError(f"{size}, over the limit of {max_pixels}: --max-pixels raises it")
+    return picture
+
+
+def _alike(pictures: list[Picture], tile: int) -> list[Picture]:
+    """The same pictures, if one file can hold them."""
+    if not pictures:
+        raise UsageError("a batch of no images")
+    first = pictures[0]
+    for i, picture in enumerate(pictures[1:], 1):
+        for name in ("height", "width", "mode", "depth", "palette", "transparency", "metadata"):
+            if getattr(picture, name) != getattr(first, name):
+                raise UsageError(f"image {i} of the batch differs from image 0 in {name}")
+    if len(pictures) > 1 and max(first.height, first.width) > tile:
+        raise UsageError(f"batch of {first.width} x {first.height} pixels: each must fit in one tile of {tile}")
+    return pictures
+
+
+def _container(picture: Picture, planes: NDArray[Any], coding: Coding, **parts: Any) -> Container:
+    """A file of planes (n, c, h, w); parts: model_digest, tile, lanes, alpha, stored, tiles."""
+    n, _, h, w = planes.shape
+    colours = (picture.mode, picture.depth, picture.palette, picture.transparency)
+    header = Header(
+        width=w,
+        height=h,
+        pictures=n,
+        mode=picture.mode,
+        depth=picture.depth,
+        coding=coding,
+        model_digest=parts.pop("model_digest", _NO_DIGEST),
+        tile=parts.pop("tile", 1),
+        lanes=parts.pop("lanes", 1),
+        pixels_checksum=pxz.checksum(planes, *colours),
+    )
+    empty = {"alpha": None, "stored": None, "tiles": ()}
+    return Container(header, picture.palette, picture.transparency, picture.metadata, **empty | parts)
+
+
+def _store(picture: Picture, planes: NDArray[Any]) -> Container:
+    """Coding STORED: all planes as one classical file."""
+    return _container(picture, planes, Coding.STORED, stored=store(_stacked(planes), picture.mode, picture.depth))
+
+
+def _code(
+    picture: Picture, planes: NDArray[np.uint8], model: Model, tile: int, lanes: int | None, how: _How
+) -> Container:
+    """Coding MODEL."""
+    from pixzip.codec import encode
+
+    count = _MODEL_PLANES[picture.mode]
+    colours = planes[:, :count]
+    coded = encode(
+        model, colours, tile=tile, lanes=lanes, threads=how.threads, engine=how.engine, progress=how.progress
+    )
+    alpha = _store_alpha(planes[:, count:]) if picture.mode in _WITH_ALPHA else None
+    digest = model.digest[: pxz.DIGEST_BYTES]
+    parts = {"model_digest": digest, "tile": coded.tile, "lanes": coded.lanes, "alpha": alpha, "tiles": coded.tiles}
+    return _container(picture, planes, Coding.MODEL, **parts)
+
+
+def _store_alpha(alpha: NDArray[np.uint8]) -> tuple[int, bytes]:
+    """Payload of ALPH for alpha planes (n, 1, h, w): one sample where they are constant."""
+    if alpha.min() == alpha.max():
+        return pxz.CONSTANT, bytes([alpha.flat[0]])
+    return store(_stacked(alpha), "L", 8)
+
+
+def _stacked(planes: NDArray[Any]) -> NDArray[Any]:
+    """Pictures (n, c, h, w) under one another: (c, n * h, w)."""
+    n, c, h, w = planes.shape
+    return np.ascontiguousarray(planes.transpose(1, 0, 2, 3)).reshape(c, n * h, w)
+
+
+def decompress(
+    data: bytes,
+    *,
+    model: str | Path | None = None,
+    threads: int | None = None,
+    engine: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
+) -> Picture:
+    """Return the picture in a .pxz file; to_array and to_pil convert it, write_image makes an image file of it.
+
+    model: the name of a shipped model or a path, tried before the model in the file and the shipped ones. Raises
+    FormatError for a damaged file, PixelChecksumError where the decoded pixels are not the encoded ones,
+    ModelNotFoundError, ModelError, LimitError for more than max_pixels pixels, UsageError for several pictures.
+    """
+    count = pxz.read_header(data).pictures
+    if count > 1:
+        raise UsageError(f"the file holds {count} pictures: decompress_batch gives them")
+    return decompress_batch(
+        data, model=model, threads=threads, engine=engine, max_pixels=max_pixels, progress=progress
+    )[0]
+
+
+def decompress_batch(
+    data: bytes,
+    *,
+    model: str | Path | None = None,
+    threads: int | None = None,
+    engine: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
+) -> list[Picture]:
+    """Return all pictures of a .pxz file. Arguments, errors: as for decompress; max_pixels is of all together."""
+    how = _How(threads, engine, progress)
+    c = read_container(data, max_pixels=max_pixels)
+    h = c.header
+    planes = _restore_stored(c) if h.coding == Coding.STORED else _decode(c, _model_of(c, model), how)
+    found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
+    if found != h.pixels_checksum:
+        raise PixelChecksumError(f"pixels checksum {h.pixels_checksum.hex()}, decoded pixels have {found.hex()}")
+    try:
+        return [Picture(each, h.mode, h.depth, c.palette, c.transparency, c.metadata) for each in planes]
+    except ImageError as error:
+        raise FormatError(str(error)) from None
+
+
+def _restore(kind: int, data: bytes, count: int, header: Header, mode: str) -> NDArray[Any]:
+    """`count` planes of all pictures from one classical file: (n, count, h, w)."""
+    n, h, w = header.pictures, header.height, header.width
+    planes = restore(kind, data, (count, n * h, w), mode, header.depth)
+    return planes.reshape(count, n, h, w).transpose(1, 0, 2, 3)
+
+
+def _restore_stored(c: Container) -> NDArray[Any]:
+    """Planes (n, c, h, w) of a file of coding STORED."""
+    assert c.stored is not None
+    mode = c.header.mode if c.alpha is None else c.header.mode.removesuffix("A")
+    planes = _restore(*c.stored, len(mode), c.header, mode)
+    return planes if c.alpha is None else _with_alpha(c, planes)
+
+
+def _with_alpha(c: Container, planes: NDArray[Any]) -> NDArray[Any]:
+    """Colour planes (n, c - 1, h, w) and the alpha of the file."""
+    assert c.alpha is not None
+    kind, data = c.alpha
+    if kind == pxz.CONSTANT:
+        shape = (len(planes), 1, *planes.shape[2:])
+        alpha = np.full(shape, int.from_bytes(data, "little"), dtype=planes.dtype)
+    else:
+        alpha = _restore(kind, data, 1, c.header, "L")
+    return np.concatenate([planes, alpha], axis=1)
+
+
+def _decode(c: Container, model: Model, how: _How) -> NDArray[np.uint8]:
+    """Planes (n, c, h, w) of a file of coding MODEL."""
+    from pixzip.codec import decode
+
+    h = c.header
+    shape = (h.pictures, 3 if h.mode in ("RGB", "RGBA") else 1, h.height, h.width)
+    planes = decode(
+        model,
+        c.tiles,
+        shape,
+        tile=h.tile,
+        lanes=h.lanes,
+        threads=how.threads,
+        engine=how.engine,
+        progress=how.progress,
+    )
+    if h.depth < 8 and planes.max() >= 2**h.depth:
+        raise FormatError(f"sample {planes.max()} in a picture of depth {h.depth}")
+    return planes if c.alpha is None else _with_alpha(c, planes)
+
+
+def _model_of(c: Container, wanted: str | Path | None) -> Model:
+    """The model that the header names: the caller's, the embedded one, or a shipped one."""
+    digest = c.header.model_digest
+    looked = []
+    if wanted is not None:
+        given = find_model(wanted)
+        if given.digest.startswith(digest):
+            return given
+        looked.append(f"{wanted} (which has digest {given.digest[: len(digest)].hex()})")
+    if c.model is not None:
+        return load_model(c.model, "embedded in the file")
+    try:
+        return find_model(digest)
+    except ModelNotFoundError:
+        looked.append(str(models_folder()))
+    where = ", ".join(["the file itself", *looked])
+    raise ModelNotFoundError(f"no model with digest {digest.hex()}; looked in {where}; --model names another file")
+
+
+def verify(
+    data: bytes,
+    *,
+    model: str | Path | None = None,
+    threads: int | None = None,
+    engine: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
+) -> None:
+    """Decode a .pxz file and compare the pixels with the file's own checksum. Arguments, errors: as for decompress."""
+    decompress_batch(data, model=model, threads=threads, engine=engine, max_pixels=max_pixels, progress=progress)
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a .pxz file says of itself, without decoding."""
+
+    file_bytes: int
+    width: int
+    height: int
+    pictures: int
+    mode: str
+    depth: int  # bits a sample
+    planes: int  # of a picture, alpha too
+    coding: str  # "model", "PNG" or "WebP"
+    model_digest: str  # hexadecimal; empty where no model is needed
+    model_name: str | None  # the shipped model with this digest
+    model_embedded_bytes: int
+    tile: int
+    lanes: int
+    payload_bytes: int  # of all tiles, or of the stored file
+    alpha_bytes: int | None  # None: no alpha plane, or stored with the others
+    palette_entries: int
+    transparency_bytes: int
+    metadata_bytes: tuple[tuple[str, int], ...]  # (key, bytes of the value) in order
+    pixels_checksum: str  # hexadecimal
+
+    @property
+    def bits_per_dim(self) -> float:
+        """File bits per sub-pixel."""
+        return 8 * self.file_bytes / (self.width * self.height * self.pictures * self.planes)
+
+
+def inspect(data: bytes) -> Info:
+    """Describe a .pxz file whose chunks are intact; no pixel is decoded. Raises FormatError."""
+    c = read_container(data, max_pixels=2**93)
+    h = c.header
+    coded = h.coding == Coding.MODEL
+    return Info(
+        file_bytes=len(data),
+        width=h.width,
+        height=h.height,
+        pictures=h.pictures,
+        mode=h.mode,
+        depth=h.depth,
+        planes=len(h.mode),
+        coding="model" if c.stored is None else {pxz.PNG: "PNG", pxz.WEBP: "WebP"}[c.stored[0]],
+        model_digest=h.model_digest.hex() if coded else "",
+        model_name=_shipped_name(h.model_digest) if coded else None,
+        model_embedded_bytes=len(c.model or b""),
+        tile=h.tile,
+        lanes=h.lanes,
+        payload_bytes=sum(map(len, c.tiles)) if c.stored is None else len(c.stored[1]),
+        alpha_bytes=len(c.alpha[1]) if c.alpha is not None else None,
+        palette_entries=len(c.palette) // 3,
+        transparency_bytes=len(c.transparency),
+        metadata_bytes=tuple((key, len(value)) for key, value in c.metadata),
+        pixels_checksum=h.pixels_checksum.hex(),
+    )
+
+
+def _shipped_name(digest: bytes) -> str | None:
+    return next((info.name for info in shipped_models() if info.digest.startswith(digest)), None)

@@ -1,0 +1,23 @@
+"""Python functions on numpy arrays → compiled kernels, cached on disk where that is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def jit(function: _Function) -> _Function:
+    """Compile on first call, without the interpreter lock, so that threads of ours run kernels side by side.
+
+    Division by zero follows numpy (no check in the loop). Where numba finds no folder it may write its cache to, the
+    kernel is compiled in every process.
+    """
+    try:
+        compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:
+        compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    return cast(_Function, compiled)
