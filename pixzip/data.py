@@ -63,16 +63,27 @@ def prepare(crops: NDArray[np.uint8]) -> Batch:
     return Batch(inputs, np.ascontiguousarray(errors.transpose(0, 2, 3, 1)))
 
 
-class RandomCrops:
-    """Random crops in all eight orientations; picture chosen in proportion to its number of crop positions."""
+def _luma(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(h, w, 3) → (h, w): ITU-R 601-2 luma, as Pillow computes it."""
+    weighted = crop.astype(np.uint32) @ np.array([19595, 38470, 7471], dtype=np.uint32)
+    return ((weighted + 32768) >> 16).astype(np.uint8)
 
-    def __init__(self, pictures: list[NDArray[np.uint8]], size: int, count: int, seed: int) -> None:
+
+class RandomCrops:
+    """Random crops in all eight orientations; picture chosen in proportion to its number of crop positions.
+
+    gray_share of the crops is turned into gray, three equal planes: that is how gray pictures are coded.
+    """
+
+    def __init__(
+        self, pictures: list[NDArray[np.uint8]], size: int, count: int, seed: int, gray_share: float = 0.0
+    ) -> None:
         self.pictures = [p for p in pictures if min(p.shape[:2]) >= size]
         if not self.pictures:
             raise TrainingDataError(f"no picture of at least {size} x {size} pixels among {len(pictures)}")
         areas = np.array([(p.shape[0] - size + 1) * (p.shape[1] - size + 1) for p in self.pictures], dtype=np.float64)
         self._weights = areas / areas.sum()
-        self._size, self._count, self._seed = size, count, seed
+        self._size, self._count, self._seed, self._gray_share = size, count, seed, gray_share
         self.pixels = count * size * size
 
     def batch(self, step: int) -> Batch:
@@ -86,6 +97,8 @@ class RandomCrops:
             crop = picture[y : y + self._size, x : x + self._size]
             turned = crop.transpose(1, 0, 2) if rng.integers(2) else crop
             crops[i] = turned[:: 1 - 2 * int(rng.integers(2)), :: 1 - 2 * int(rng.integers(2))]
+            if rng.random() < self._gray_share:
+                crops[i] = _luma(crops[i])[:, :, None]
         return prepare(crops)
 
     def from_step(self, step: int) -> Iterator[Batch]:

@@ -55,6 +55,7 @@ class TrainConfig:
     clip: float = 1.0
     crop: int = 64
     batch: int = 12
+    gray_share: float = 0.06
     seed: int = 0
     validate_every: int = 500
     save_every: int = 250
@@ -234,7 +235,7 @@ def train(config: TrainConfig, photos: Path, validation: Path, folder: Path) -> 
     SIGINT and SIGTERM save a checkpoint and return.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    crops = RandomCrops(load_pictures(photos), config.crop, config.batch, config.seed)
+    crops = RandomCrops(load_pictures(photos), config.crop, config.batch, config.seed, config.gray_share)
     held_out = centre_crops(load_pictures(validation), config.validation_crop)
     batches = [prepare(held_out[i : i + 5]) for i in range(0, len(held_out), 5)]
     run = Run.new(config)

@@ -62,7 +62,7 @@ def test_training_learns_and_its_model_codes(photos: Path, tmp_path: Path) -> No
 
 def test_a_resumed_run_ends_with_the_same_bytes(photos: Path, tmp_path: Path) -> None:
     train(TINY, photos, photos, tmp_path / "whole")
-    crops = RandomCrops(load_pictures(photos), TINY.crop, TINY.batch, TINY.seed)
+    crops = RandomCrops(load_pictures(photos), TINY.crop, TINY.batch, TINY.seed, TINY.gray_share)
     for stop in (11, 24, 27):
         folder = tmp_path / f"stopped-{stop}"
         folder.mkdir()
@@ -120,3 +120,10 @@ def test_folders_without_usable_pictures_are_refused(tmp_path: Path, photos: Pat
         load_pictures(empty)
     with pytest.raises(TrainingDataError, match="at least 64 x 64"):
         RandomCrops(load_pictures(photos), 64, 1, 0)
+
+
+def test_gray_crops_have_three_equal_planes(photos: Path) -> None:
+    colour = RandomCrops(load_pictures(photos), 16, 4, seed=2).batch(0).errors
+    gray = RandomCrops(load_pictures(photos), 16, 4, seed=2, gray_share=1.0).batch(0).errors
+    assert (colour[..., 1:] != 0).any()
+    assert (gray[..., 1:] == 0).all() and (gray[..., 0] != 0).any()
