@@ -17,7 +17,7 @@ from pixzip.model_file import Model
 from pixzip.runtime.engines import choose_engine
 from pixzip.runtime.rows import intervals
 from pixzip.runtime.steps import decode_block
-from pixzip.schedule import Tile, default_lanes, tiles_of
+from pixzip.schedule import MAX_LANES, MAX_TILE, Tile, default_lanes, tiles_of
 
 Progress = Callable[[float], None]
 DEFAULT_TILE = 1024
@@ -98,6 +98,8 @@ def encode(
     n, channels, height, width = pixels.shape
     if channels not in (1, 3) or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise UsageError(f"pixels of shape {pixels.shape} and type {pixels.dtype}; (n, 1 or 3, h, w) uint8 are coded")
+    if not 1 <= tile <= MAX_TILE or not (lanes is None or 1 <= lanes <= MAX_LANES):
+        raise UsageError(f"tile {tile}, lanes {lanes}; allowed are 1 to {MAX_TILE} and 1 to {MAX_LANES}")
     tiles = tiles_of(n, height, width, tile)
     first = tiles[0]
     lanes = lanes or default_lanes((first.last - first.first) * first.h * first.w)

@@ -90,7 +90,10 @@ def symbol_bits(
     for r in range(errors.shape[0]):
         symbol = np.int64(errors[r]) & 255
         true = (np.int32(acc[r, symbol]) + bias[symbol] + h) >> shift
+        largest = true
+        for i in range(SYMBOLS):
+            largest = max(largest, (np.int32(acc[r, i]) + bias[i] + h) >> shift)
         total = 0.0
         for i in range(SYMBOLS):
-            total += math.exp((((np.int32(acc[r, i]) + bias[i] + h) >> shift) - true) / LOGITS_PER_NAT)
-        each[r] = math.log(total) / math.log(2.0)
+            total += math.exp((((np.int32(acc[r, i]) + bias[i] + h) >> shift) - largest) / LOGITS_PER_NAT)
+        each[r] = ((largest - true) / LOGITS_PER_NAT + math.log(total)) / math.log(2.0)

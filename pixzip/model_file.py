@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -32,7 +33,8 @@ INPUTS = 88
 HALF = 1024
 EXP_ENTRIES = 1024
 _EXACT = 1 << 24
-_DTYPES = {"I8": np.dtype(np.int8), "I16": np.dtype("<i2"), "I32": np.dtype("<i4")}
+_CONFIG_KEYS = ("architecture", "channels", "hidden", "lstm", "head", "blocks", "shifts")
+_DTYPES: dict[str, np.dtype[Any]] = {"I8": np.dtype(np.int8), "I16": np.dtype("<i2"), "I32": np.dtype("<i4")}
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -180,90 +182,149 @@ def load_model(data: bytes, name: str) -> Model:
     """
     try:
         metadata, arrays = _read_safetensors(data)
-        if metadata.get("format") != FORMAT:
+        if metadata["format"] != FORMAT:
             raise ModelError("not a pixzip model")
-        if metadata.get("arithmetic") != str(ARITHMETIC):
-            raise ModelError(f"arithmetic version {metadata.get('arithmetic')!r}, this pixzip knows {ARITHMETIC}")
-        config = json.loads(metadata["config"])
+        if metadata["arithmetic"] != str(ARITHMETIC):
+            raise ModelError(f"arithmetic version {_shown(metadata['arithmetic'])}, this pixzip knows {ARITHMETIC}")
+        config = _object(_json(metadata["config"], "config"), "config", _CONFIG_KEYS)
         network = _network(config, arrays)
     except ModelError as error:
         raise ModelError(f"model {name}: {error}") from None
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise ModelError(f"model {name}: malformed: {type(error).__name__}: {error}") from None
+    except RecursionError:
+        raise ModelError(f"model {name}: nested too deeply") from None
     return Model(name, data, network, config.get("info", {}))
 
 
-def _read_safetensors(data: bytes) -> tuple[Mapping[str, str], Arrays]:
+def _shown(value: object) -> str:
+    """A value of the file for a message: one line, not long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _json(text: object, what: str) -> object:
+    """JSON text → value; text that is no text, or no JSON, or names a key twice is refused."""
+    if not isinstance(text, str):
+        raise ModelError(f"{what} is {_shown(text)}, must be JSON text")
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except ModelError as error:
+        raise ModelError(f"{what} {error}") from None
+    except ValueError as error:
+        raise ModelError(f"{what} is not JSON ({type(error).__name__})") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's pairs → dict; readers differ on which of two equal keys counts."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ModelError("names a key twice")
+    return made
+
+
+def _object(value: object, what: str, keys: Iterable[str]) -> dict[str, Any]:
+    """The value, if it is a JSON object with these keys."""
+    if not isinstance(value, dict):
+        raise ModelError(f"{what} is {_shown(value)}, must be an object")
+    for key in keys:
+        if key not in value:
+            raise ModelError(f"{what} has no {key}")
+    return value
+
+
+def _sizes(value: object, what: str) -> list[int]:
+    """The value, if it is a short list of integers from 0."""
+    if not isinstance(value, list) or len(value) > 4 or any(type(n) is not int or n < 0 for n in value):
+        raise ModelError(f"{what} is {_shown(value)}")
+    return value
+
+
+def _read_safetensors(data: bytes) -> tuple[Mapping[str, Any], Arrays]:
     """Metadata and arrays; every byte of the file belongs to exactly one array."""
     if not 8 < len(data) <= MAX_BYTES:
         raise ModelError(f"file of {len(data)} bytes, allowed 9 to {MAX_BYTES}")
     (length,) = struct.unpack_from("<Q", data)
     if length > min(len(data) - 8, 1 << 20):
         raise ModelError(f"header of {length} bytes in a file of {len(data)}")
-    header = json.loads(data[8 : 8 + length])
-    metadata = header.pop("__metadata__")
+    try:
+        text = data[8 : 8 + length].decode("utf-8")
+    except UnicodeDecodeError:
+        raise ModelError("the header is not UTF-8") from None
+    header = _object(_json(text, "the header"), "the header", ["__metadata__"])
+    metadata = _object(header.pop("__metadata__"), "__metadata__", ["format", "arithmetic", "config"])
     body = memoryview(data)[8 + length :]
     arrays: dict[str, NDArray[Any]] = {}
     end = 0
     for name, entry in header.items():
-        dtype = _DTYPES.get(entry["dtype"])
-        if dtype is None:
-            raise ModelError(f"array {name} has dtype {entry['dtype']!r}")
-        start, stop = entry["data_offsets"]
-        count = int(np.prod([int(n) for n in entry["shape"]], dtype=object))
-        if start != end or stop - start != count * dtype.itemsize or stop > len(body):
-            raise ModelError(f"array {name} lies at {start}..{stop}, expected from {end}")
-        arrays[name] = np.frombuffer(body[start:stop], dtype=dtype).reshape(entry["shape"])
-        end = stop
+        arrays[name] = _read_array(f"array {_shown(name)}", entry, body, end)
+        end += arrays[name].nbytes
     if end != len(body):
         raise ModelError(f"{len(body) - end} bytes after the last array")
     return metadata, arrays
 
 
+def _read_array(what: str, entry: object, body: memoryview, at: int) -> NDArray[Any]:
+    """The array that an entry of the header describes; it must lie at offset ``at``."""
+    entry = _object(entry, what, ["dtype", "shape", "data_offsets"])
+    dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+    if dtype is None:
+        raise ModelError(f"{what} has dtype {_shown(entry['dtype'])}")
+    shape, offsets = (_sizes(entry[key], f"{key} of {what}") for key in ("shape", "data_offsets"))
+    end = at + math.prod(shape) * dtype.itemsize
+    if offsets != [at, end] or end > len(body):
+        raise ModelError(f"{what} of shape {_shown(shape)} lies at {_shown(offsets)}, expected {at} to {_shown(end)}")
+    return np.frombuffer(body[at:end], dtype=dtype).reshape(shape)
+
+
 def _network(config: Mapping[str, Any], arrays: Arrays) -> Network:
     """Check sizes, shapes, shifts and bounds, in this order."""
-    if config.get("architecture") != "trunk":
-        raise ModelError(f"architecture {config.get('architecture')!r} is not known")
+    if config["architecture"] != "trunk":
+        raise ModelError(f"architecture {_shown(config['architecture'])} is not known")
     for key in ("channels", "hidden", "lstm", "head"):
         value = config[key]
         if type(value) is not int or not 8 <= value <= MAX_WIDTH or value % 8:
-            raise ModelError(f"{key} is {value!r}, allowed are multiples of 8 from 8 to {MAX_WIDTH}")
+            raise ModelError(f"{key} is {_shown(value)}, allowed are multiples of 8 from 8 to {MAX_WIDTH}")
     blocks = config["blocks"]
     if not isinstance(blocks, str) or not 1 <= len(blocks) <= MAX_BLOCKS or set(blocks) - {"c", "l"}:
-        raise ModelError(f"blocks is {blocks!r}")
+        raise ModelError(f"blocks is {_shown(blocks)}")
     _check_arrays(expected_arrays(config), arrays)
-    shifts = config["shifts"]
-    network = Network(
+    shifts = _object(config["shifts"], "shifts", ["input", "feature", "blocks", "heads"])
+    block_lists, head_lists = _list(shifts["blocks"], "blocks", len(blocks)), _list(shifts["heads"], "heads", 3)
+    return Network(
         **{key: config[key] for key in ("channels", "hidden", "lstm", "head", "blocks")},
         input_shift=_shift(shifts["input"]),
         feature_shift=_shift(shifts["feature"]),
-        block_shifts=tuple(_block_shifts(kind, s) for kind, s in zip(blocks, shifts["blocks"], strict=True)),
-        head_shifts=tuple(HeadShifts(*(_shift(n) for n in s)) for s in shifts["heads"]),
+        block_shifts=tuple(_block_shifts(kind, s) for kind, s in zip(blocks, block_lists, strict=True)),
+        head_shifts=tuple(HeadShifts(*(_shift(n) for n in _list(s, "of a head", 2))) for s in head_lists),
         arrays=arrays,
     )
-    if len(network.head_shifts) != 3:
-        raise ModelError(f"{len(network.head_shifts)} heads")
-    return network
+
+
+def _list(value: object, what: str, length: int) -> list[Any]:
+    """The value, if it is a list of this length."""
+    if not isinstance(value, list) or len(value) != length:
+        raise ModelError(f"shifts {what}: {_shown(value)}, must be a list of {length}")
+    return value
 
 
 def _shift(value: Any, most: int = 24) -> int:
     if type(value) is not int or not 0 <= value <= most:
-        raise ModelError(f"shift {value!r}, allowed 0 to {most}")
+        raise ModelError(f"shift {_shown(value)}, allowed 0 to {most}")
     return value
 
 
-def _block_shifts(kind: str, values: list[Any]) -> ConvShifts | LstmShifts:
+def _block_shifts(kind: str, values: object) -> ConvShifts | LstmShifts:
     if kind == "c":
-        return ConvShifts(*(_shift(n) for n in values))
-    a, is_left, ss_left, index, out = values
+        return ConvShifts(*(_shift(n) for n in _list(values, "of a c block", 3)))
+    a, is_left, ss_left, index, out = _list(values, "of an l block", 5)
     # Both products stay under 2^24 and are shifted by at most 5: their sum and the bias stay under 2^31.
     return LstmShifts(_shift(a), _shift(is_left, 5), _shift(ss_left, 5), _shift(index), _shift(out))
 
 
 def _check_arrays(wanted: Mapping[str, tuple[tuple[int, ...], str]], arrays: Arrays) -> None:
     """Names, shapes, dtypes, |w| <= 127, and 127 * sum|w| + |b| (+ known) < 2^24 for every output."""
-    if set(wanted) != set(arrays):
-        raise ModelError(f"arrays missing or unknown: {', '.join(sorted(set(wanted) ^ set(arrays)))}")
+    if wrong := sorted(set(wanted) ^ set(arrays)):
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ModelError(f"arrays missing or unknown: {', '.join(_shown(name) for name in wrong[:3])}{more}")
     for name, (shape, dtype) in wanted.items():
         array = arrays[name]
         if array.shape != shape or array.dtype != _DTYPES[dtype]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pixzip.jit import jit
 
 MAX_LANES = 64
+MAX_TILE = 65535
 PIXELS_PER_LANE = 8192
 #: Small pictures are coded together in blocks of this many.
 BLOCK_PICTURES = 1024

@@ -1,9 +1,9 @@
-"""A .pxz file to its samples in plain Python integers, written from docs/format.md and docs/model-format.md alone.
+"""A .pxz file → its samples in plain Python integers, from docs/format.md and docs/model-format.md alone.
 
-Slow, short and without dependencies: as long as there is a Python, this file and the model file decode every picture that a
-model coded. It covers all of coding MODEL: any number of tiles or pictures, modes L, LA, RGB, RGBA and P, constant alpha.
-It does not look inside PNG and WebP files (coding STORED, alpha that varies), and it checks a model file for no more than
-it needs: it is an oracle for files at hand, not a shield against hostile ones.
+Slow, short and without dependencies: as long as there is a Python, this file and the model file decode every picture
+that a model coded. It covers all of coding MODEL: any number of tiles or pictures, modes L, LA, RGB, RGBA and P,
+constant alpha. It does not look inside PNG and WebP files (coding STORED, alpha that varies), and it checks a model
+file for no more than it needs: it is an oracle for files at hand, not a shield against hostile ones.
 
     width, height, pictures = decode(file_bytes, model_bytes)
     pictures[i][plane][y][x]            planes in the order of format.md, section 3
@@ -47,7 +47,7 @@ def require(condition: bool, reason: str) -> None:
 
 
 def decode(file_bytes: bytes, model_bytes: bytes) -> tuple[int, int, list[list[Plane]]]:
-    """Width, height and pictures[i][plane][y][x] of a .pxz file; `model_bytes` is the model file that its header names."""
+    """Width, height and pictures[i][plane][y][x] of a .pxz file; `model_bytes`: the model file its header names."""
     header, chunks = read_chunks(file_bytes)
     require(hashlib.sha256(model_bytes).digest()[:8] == header.model_digest, "coded with another model")
     model = read_model(model_bytes)

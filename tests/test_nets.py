@@ -95,7 +95,7 @@ def naive_conv(x: np.ndarray[Any, Any], w1: Any, b1: Any, w2: Any, b2: Any) -> n
 
 def naive_row_lstm(x: np.ndarray[Any, Any], w_is: Any, w_ss: Any, b: Any) -> np.ndarray[Any, Any]:
     """Equation 3 of the paper, pixel by pixel, in float64: x (h, w, t) → h (h, w, k)."""
-    height, width, t = x.shape
+    height, width, _ = x.shape
     k = w_ss.shape[1] // 4
     state, cell = np.zeros((height, width, k)), np.zeros((height, width, k))
 

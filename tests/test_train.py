@@ -12,12 +12,12 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from pixzip import codec  # noqa: E402
-from pixzip.data import RandomCrops, load_pictures  # noqa: E402
-from pixzip.errors import TrainingDataError, TrainingError  # noqa: E402
-from pixzip.model_file import find_model  # noqa: E402
-from pixzip.nets.trunk import TrunkConfig  # noqa: E402
-from pixzip.train import Run, TrainConfig, train  # noqa: E402
+from pixzip import codec
+from pixzip.data import RandomCrops, load_pictures
+from pixzip.errors import TrainingDataError, TrainingError
+from pixzip.model_file import find_model
+from pixzip.nets.trunk import TrunkConfig
+from pixzip.train import Run, TrainConfig, train
 
 TINY = TrainConfig(
     model=TrunkConfig(16, 16, 8, 16, "cl"),

@@ -1,4 +1,4 @@
-"""Small random models, valid and lively: weights from a seed, tables from numpy, shifts that keep activations in range."""
+"""Small random models, valid and lively: weights from a seed, tables from numpy, shifts to match."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def parts(seed: int = 0, blocks: str = "cl", **sizes: int) -> tuple[dict[str, An
 
 
 def extreme_parts(seed: int = 0, blocks: str = "cl", **sizes: int) -> tuple[dict[str, Any], Arrays]:
-    """A model at its limits: weights -127, 0 and 127, a quarter of the biases at the bound of 2^24, shifts 0 and 24."""
+    """A model at its limits: weights -127, 0 and 127, a quarter of biases at the bound of 2^24, shifts 0 and 24."""
     random = np.random.default_rng(seed)
     config, arrays = parts(seed, blocks, **sizes)
     each = {"c": [0, 12, 0], "l": [0, 5, 5, 13, 0]}
@@ -78,7 +78,8 @@ def extreme_parts(seed: int = 0, blocks: str = "cl", **sizes: int) -> tuple[dict
     for name, shape in layer_shapes(config).items():
         arrays[name + ".weight"] = random.choice(np.array([-127, 0, 127], dtype=np.int8), shape)
         if name + ".bias" in arrays:
-            at_bound = random.choice([-1, 1, 0, 0, 0, 0, 0, 0], shape[0]) if name not in ("input", "head.0.logit") else 0
+            at_bound = random.choice([-1, 1, 0, 0, 0, 0, 0, 0], shape[0])
+            at_bound *= name not in ("input", "head.0.logit")  # which would drown everything else
             arrays[name + ".bias"] = (at_bound * largest_bias(arrays, name)).astype(np.int32)
     return config, arrays
 

@@ -145,9 +145,9 @@ def decode_block(
         step_errors = np.zeros((3, m), dtype=np.int16)
         for colour in range(colours):
             acc = layers.logits(colour, step_errors)
-            row = network.logit_row(colour)
-            coder: tuple[Any, ...] = (lanes.state, lanes.words, lanes.start, lanes.stop)
-            decode_pixels(acc, *row, *coder, step, slope, colour, lo, planes, errors, step_errors)
+            coder = (lanes.state, lanes.words, lanes.start, lanes.stop)
+            place = (step, slope, colour, lo)
+            decode_pixels(acc, *network.logit_row(colour), *coder, *place, planes, errors, step_errors)
         if colours == 1:
             repeat_gray(planes, step, slope, lo, hi)
         if progress is not None and step % 16 == 0:

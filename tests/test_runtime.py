@@ -1,0 +1,471 @@
+"""pixzip.codec and pixzip.runtime: decode(encode(p)) == p, the same bytes everywhere, causality, planted faults."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tiny_model import parts, photo, tiny_model
+
+from pixzip import codec
+from pixzip.entropy import read_lanes
+from pixzip.errors import FormatError, UsageError
+from pixzip.model_file import Model, load_model, write_model
+from pixzip.runtime import kernels, rows, steps
+from pixzip.runtime.network import Layers
+from pixzip.schedule import first_row, last_row, number_of_steps
+
+TORCH = importlib.util.find_spec("torch") is not None
+ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not TORCH, reason="torch is not installed"))]
+VARIANTS = ["c", "l", "cl", "lc", "clcl"]
+
+Pixels = NDArray[np.uint8]
+
+
+def decoded(model: Model, encoded: codec.Encoded, shape: tuple[int, ...], **options: Any) -> Pixels:
+    """The pixels of what codec.encode made of pixels of this shape."""
+    n, c, h, w = shape
+    options = {"engine": "float32"} | options
+    return codec.decode(model, encoded.tiles, (n, c, h, w), tile=encoded.tile, lanes=encoded.lanes, **options)
+
+
+def law_holds(model: Model, pixels: Pixels, decoders_model: Model | None = None, **options: Any) -> bool:
+    """decode(encode(p)) == p; False where other pixels come out or the decoder refuses the payload."""
+    encoded = codec.encode(model, pixels, **({"engine": "float32"} | options))
+    try:
+        return np.array_equal(decoded(decoders_model or model, encoded, pixels.shape), pixels)
+    except FormatError:
+        return False
+
+
+# The law.
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> Pixels:
+    """Noise, constants, gradients, two values: (n, c, h, w) with sides of 1 to 20."""
+    n, c = draw(st.sampled_from([1, 1, 2, 5])), draw(st.sampled_from([1, 3]))
+    h, w = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    shape, seed = (n, c, h, w), draw(st.integers(0, 999))
+    random = np.random.default_rng(seed)
+    content = draw(st.sampled_from(["noise", "constant", "gradient", "two values", "photo"]))
+    if content == "noise":
+        return random.integers(0, 256, shape, dtype=np.uint8)
+    if content == "constant":
+        return np.full(shape, draw(st.sampled_from([0, 1, 127, 128, 255])), dtype=np.uint8)
+    if content == "two values":
+        return random.choice(np.array([0, 255], dtype=np.uint8), shape)
+    if content == "gradient":
+        y, x = np.mgrid[:h, :w]
+        ramp = draw(st.integers(-9, 9)) * y + draw(st.integers(-9, 9)) * x
+        return np.broadcast_to(ramp % 256, shape).astype(np.uint8)
+    return photo(seed, shape)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    pixels=pictures(),
+    blocks=st.sampled_from(VARIANTS),
+    extreme=st.booleans(),
+    lanes=st.integers(1, 64),
+    tile=st.sampled_from([1, 5, 8, 64]),
+    threads=st.sampled_from([1, 2]),
+)
+def test_decode_inverts_encode(
+    pixels: Pixels, blocks: str, extreme: bool, lanes: int, tile: int, threads: int
+) -> None:
+    model = tiny_model(1, blocks, extreme)
+    encoded = codec.encode(model, pixels, tile=tile, lanes=lanes, threads=threads, engine="float32")
+    assert np.array_equal(decoded(model, encoded, pixels.shape, threads=threads), pixels)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 300), (300, 1), (2, 2), (3, 2), (2, 3)])
+@pytest.mark.parametrize("blocks", VARIANTS)
+def test_decode_inverts_encode_at_mean_sizes(blocks: str, size: tuple[int, int]) -> None:
+    random = np.random.default_rng(2)
+    assert law_holds(tiny_model(2, blocks), random.integers(0, 256, (1, 3, *size), dtype=np.uint8))
+    assert law_holds(tiny_model(2, blocks), photo(2, (1, 1, *size)))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (96, 41)])
+def test_decode_inverts_encode_on_a_larger_picture(size: tuple[int, int]) -> None:
+    assert law_holds(tiny_model(3, "clcl"), photo(3, (1, 3, *size)), lanes=7)
+
+
+def test_decode_inverts_encode_when_the_encoder_splits_a_block() -> None:
+    assert law_holds(tiny_model(4), photo(4, (3, 3, 2, 2100)), tile=4096)  # more than 4096 positions a row
+
+
+def test_pixels_may_lie_in_memory_in_any_order() -> None:
+    model, pixels = tiny_model(5), photo(5, (2, 3, 7, 9))
+    turned = np.ascontiguousarray(pixels.transpose(3, 2, 1, 0)[::-1])[::-1].transpose(3, 2, 1, 0)
+    assert not turned.flags.c_contiguous
+    assert codec.encode(model, turned, engine="float32").tiles == codec.encode(model, pixels, engine="float32").tiles
+
+
+def test_row_bits_are_the_payload_to_a_few_bytes_a_lane() -> None:
+    model, pixels = tiny_model(6), photo(6, (1, 3, 20, 20))
+    encoded = codec.encode(model, pixels, lanes=4, engine="float32")
+    assert 0 <= 8 * len(encoded.tiles[0]) - encoded.row_bits < 4 * 80
+
+
+# The same bytes and pixels whatever runs beside.
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("tile", [16, 64])
+def test_engines_and_threads_give_the_same_bytes(engine: str, threads: int, tile: int, extreme: bool) -> None:
+    model, pixels = tiny_model(7, "clcl", extreme), photo(7, (1, 3, 9, 17))
+    plain = codec.encode(model, pixels, tile=tile, lanes=3, engine="float32", threads=1)
+    encoded = codec.encode(model, pixels, tile=tile, lanes=3, engine=engine, threads=threads)
+    assert encoded == plain
+    assert np.array_equal(decoded(model, encoded, pixels.shape, engine=engine, threads=threads), pixels)
+
+
+@pytest.mark.skipif(not TORCH, reason="torch is not installed")
+@pytest.mark.parametrize("engine", ["float32", "int8"])
+def test_the_callers_autocast_and_matmul_precision_change_nothing(engine: str) -> None:
+    import torch
+
+    model, pixels = tiny_model(8, "clcl"), photo(8, (1, 3, 12, 16))
+    plain = codec.encode(model, pixels, lanes=2, engine=engine, threads=1)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+            encoded = codec.encode(model, pixels, lanes=2, engine=engine, threads=1)
+            again = decoded(model, encoded, pixels.shape, engine=engine, threads=1)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert encoded == plain
+    assert np.array_equal(again, pixels)
+
+
+@pytest.mark.skipif(not TORCH, reason="torch is not installed")
+def test_the_callers_thread_count_stays() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    model, pixels = tiny_model(8), photo(8, (1, 3, 6, 8))
+    for tile in (4, 64):
+        encoded = codec.encode(model, pixels, tile=tile, engine="int8", threads=1)
+        decoded(model, encoded, pixels.shape, engine="int8", threads=1)
+    assert torch.get_num_threads() == before
+
+
+def test_small_pictures_are_coded_without_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.path[:0] = sys.argv[1:]\n"
+        "from tiny_model import photo, tiny_model; from pixzip import codec\n"
+        "m, p = tiny_model(9), photo(9, (1, 3, 9, 9)); e = codec.encode(m, p)\n"
+        "assert (codec.decode(m, e.tiles, p.shape, tile=e.tile, lanes=e.lanes) == p).all()\n"
+        "assert e.tiles[0].hex() == sys.stdin.read()"
+    )
+    model, pixels = tiny_model(9), photo(9, (1, 3, 9, 9))
+    expected = codec.encode(model, pixels, engine="float32").tiles[0].hex()
+    subprocess.run([sys.executable, "-c", code, *sys.path], input=expected, text=True, check=True, timeout=120)
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_a_picture_in_a_block_costs_the_words_it_costs_alone(n: int) -> None:
+    """With n lanes, lane i of a block of n pictures holds all rows of picture i, and nothing else."""
+    model, pixels = tiny_model(10, "lc"), photo(10, (n, 3, 9, 7))
+    together = read_lanes(codec.encode(model, pixels, lanes=n, engine="float32").tiles[0], n)
+    ends = [*together.start[1:], len(together.words)]
+    for i in range(n):
+        alone = read_lanes(codec.encode(model, pixels[i : i + 1], lanes=1, engine="float32").tiles[0], 1)
+        assert np.array_equal(together.words[together.start[i] : ends[i]], alone.words)
+
+
+def test_a_tile_is_coded_as_a_picture_of_its_own() -> None:
+    model, pixels = tiny_model(11), photo(11, (1, 3, 13, 20))
+    tiles = codec.encode(model, pixels, tile=8, lanes=2, engine="float32").tiles
+    corners = [(y, x) for y in (0, 8) for x in (0, 8, 16)]
+    for payload, (y, x) in zip(tiles, corners, strict=True):
+        alone = codec.encode(model, pixels[:, :, y : y + 8, x : x + 8], lanes=2, engine="float32")
+        assert alone.tiles == (payload,)
+
+
+# Rows and steps compute the same accumulators.
+
+
+class Recorder:
+    """Notes what Layers.logits returns, in the order of the calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[NDArray[np.int64]] = []
+        original = Layers.logits
+
+        def logits(layers: Layers, colour: int, errors: NDArray[np.int16]) -> Any:
+            acc = original(layers, colour, errors)
+            self.calls.append(acc.astype(np.int64))
+            return acc
+
+        monkeypatch.setattr(Layers, "logits", logits)
+
+    def by_rows(self, model: Model, pixels: Pixels) -> NDArray[np.int64]:
+        """Accumulators (n, h, w, 3, 256) of the encoder's traversal of pixels (n, 3, h, w)."""
+        n, _, h, w = pixels.shape
+        self.calls.clear()
+        rows.intervals(model.network, "float32", pixels, 3)
+        return np.array(self.calls).reshape(h, 3, w, n, 256).transpose(3, 0, 2, 1, 4)
+
+    def by_steps(self, model: Model, pixels: Pixels) -> NDArray[np.int64]:
+        """The same of the decoder's; the payload is the encoder's."""
+        n, _, h, w = pixels.shape
+        lanes = read_lanes(codec.encode(model, pixels, lanes=3, engine="float32").tiles[0], 3)
+        self.calls.clear()
+        assert np.array_equal(steps.decode_block(model.network, "float32", lanes, (n, h, w), 3), pixels)
+        out = np.full((n, h, w, 3, 256), -1, dtype=np.int64)
+        calls = iter(self.calls)
+        for step in range(number_of_steps(h, w, 2)):
+            ys = list(range(first_row(step, w, 2), last_row(step, h, 2) + 1))
+            for colour in range(3 if ys else 0):
+                acc = next(calls).reshape(len(ys), n, 256)
+                for j, y in enumerate(ys):
+                    out[:, y, step - 2 * y, colour] = acc[j]
+        assert next(calls, None) is None
+        return out
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize("blocks", VARIANTS)
+def test_rows_and_steps_compute_the_same_accumulators(
+    blocks: str, extreme: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, model = Recorder(monkeypatch), tiny_model(12, blocks, extreme)
+    for shape in ((1, 3, 11, 7), (2, 3, 4, 9), (1, 3, 6, 1), (3, 3, 1, 5)):
+        pixels = photo(12, shape)
+        by_rows = recorder.by_rows(model, pixels)
+        assert np.array_equal(by_rows, recorder.by_steps(model, pixels))
+        assert extreme or len(np.unique(by_rows.reshape(-1, 256), axis=0)) > pixels.size // 3  # the model is alive
+
+
+# Causality.
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize("blocks", VARIANTS)
+def test_a_sub_pixel_changes_no_row_up_to_its_own_and_does_change_later_ones(
+    blocks: str, extreme: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, model = Recorder(monkeypatch), tiny_model(13, blocks, extreme)
+    h, w = 4, 6
+    pixels = photo(13, (1, 3, h, w))
+    before = recorder.by_rows(model, pixels).reshape(-1, 256)  # raster order, R G B within a pixel
+    left, frequency = in_raster_order(model, pixels)
+    for j in range(len(before)):
+        y, x, c = np.unravel_index(j, (h, w, 3))
+        changed = pixels.copy()
+        changed[0, c, y, x] ^= 0x95
+        after = recorder.by_rows(model, changed).reshape(-1, 256)
+        assert np.array_equal(after[: j + 1], before[: j + 1])
+        if not extreme and (c, x) != (2, w - 1):  # the first pixel of a row does not see the end of the row above
+            assert not np.array_equal(after[j + 1], before[j + 1])
+        left_after, frequency_after = in_raster_order(model, changed)
+        assert np.array_equal(left_after[:j], left[:j])
+        assert np.array_equal(frequency_after[:j], frequency[:j])
+        assert left_after[j] != left[j]
+
+
+def in_raster_order(model: Model, pixels: Pixels) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """(left, f) of all true symbols of one picture."""
+    left, frequency = rows.intervals(model.network, "float32", pixels, 3)  # (h, 3, w)
+    return left.transpose(0, 2, 1).reshape(-1), frequency.transpose(0, 2, 1).reshape(-1)
+
+
+def test_every_input_edge_reaches_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pixels one convolution block sees, found by perturbation, are those of docs/model-format.md."""
+    recorder, model = Recorder(monkeypatch), tiny_model(14, "c")
+    pixels = photo(14, (1, 3, 9, 15))
+    y, x = 6, 7
+    before = recorder.by_rows(model, pixels)[0, y, x, 0]
+    seen = set()
+    for ny in range(y + 1):
+        for nx in range(15):
+            changed = pixels.copy()
+            changed[0, :, ny, nx] ^= 0x95
+            if not np.array_equal(recorder.by_rows(model, changed)[0, y, x, 0], before):
+                seen.add((ny - y, nx - x))
+    taps = {(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0)}
+    reach = {-3: (-3, 3), -2: (-3, 3), -1: (-3, 1), 0: (-3, -1)}
+    window = {(dy, dx) for dy, (low, high) in reach.items() for dx in range(low, high + 1)}
+    allowed = {(ty + dy, tx + dx) for ty, tx in taps for dy, dx in window}
+    # Errors look one pixel further than the windows: the predictions of the neighbours read theirs.
+    assert window - {(0, -1)} <= seen | {(0, -1)}
+    assert seen <= allowed
+    assert {(-4, 4), (-4, -4), (0, -4), (-1, 1)} <= seen
+
+
+# Planted faults: each must break the law. The unharmed model is tried first.
+
+
+def patch_rows_tap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder reads tap (-1, 1) at (-1, 2)."""
+    original = rows._Maps.at
+
+    def at(maps: Any, pair: Any, dy: int, dx: int) -> Any:
+        if (dy, dx) != (-1, 1):
+            return original(maps, pair, dy, dx)
+        return np.concatenate([pair[1][3 * maps.n :], pair[1][: maps.n] * 0])[: maps.m]
+
+    monkeypatch.setattr(rows._Maps, "at", at)
+
+
+def patch_steps_tap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder reads tap (-1, 1) at (-1, 2)."""
+    original = steps._Ring.at
+
+    def at(ring: Any, step: int, dy: int, dx: int, lo: int, hi: int) -> Any:
+        return original(ring, step, dy, dx + ((dy, dx) == (-1, 1)), lo, hi)
+
+    monkeypatch.setattr(steps._Ring, "at", at)
+
+
+def patch_stale_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder's column right of the picture keeps what stood there."""
+    monkeypatch.setattr(steps._Rings, "end_row", lambda rings, step, lo, hi: None)
+
+
+def without_half(original: Callable[..., None], shift_at: int) -> Callable[..., None]:
+    """A rounding kernel that rounds down: half is taken away from its first operand beforehand."""
+
+    def kernel(*arguments: Any) -> None:
+        values = list(arguments)
+        half = (1 << values[shift_at]) >> 1
+        values[0] = (values[0].astype(np.int32) - half).astype(values[0].dtype)
+        original(*values)
+
+    return kernel
+
+
+def patch_rounding(name: str, shift_at: int) -> Callable[[pytest.MonkeyPatch], None]:
+    """One rounding kernel rounds down in the decoder only."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        original, decode_block = getattr(kernels, name), steps.decode_block
+
+        def faulty(*arguments: Any) -> Pixels:
+            with pytest.MonkeyPatch.context() as within:
+                within.setattr(kernels, name, without_half(original, shift_at))
+                return decode_block(*arguments)
+
+        monkeypatch.setattr(codec, "decode_block", faulty)
+
+    return patch
+
+
+FAULTS = {
+    "mask of the encoder": patch_rows_tap,
+    "mask of the decoder": patch_steps_tap,
+    "stale edge": patch_stale_edge,
+    "rounding of the input layer": patch_rounding("start_stream", 2),
+    "rounding of the stream": patch_rounding("add_stream", 2),
+    "rounding of activations": patch_rounding("activate", 1),
+    "rounding of hidden layers": patch_rounding("rectify", 2),
+    "rounding of known errors": patch_rounding("rectify_known", 4),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("blocks", ["c", "l", "lc"])
+def test_a_planted_fault_breaks_the_law(blocks: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pixels = tiny_model(15, blocks), photo(15, (1, 3, 8, 9))
+    assert law_holds(model, pixels)
+    FAULTS[fault](monkeypatch)
+    assert not law_holds(model, pixels)
+
+
+def table_changed(name: str, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Model:
+    """The model of seed 16, with one table changed."""
+    config, arrays = parts(16, "lc")
+    arrays[name] = change(arrays[name])
+    return load_model(write_model(config, arrays), "changed")
+
+
+def one_entry(index: int, by: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Adds `by` to one entry."""
+
+    def change(table: NDArray[Any]) -> NDArray[Any]:
+        table = table.copy()
+        table[index] += by
+        return table
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["table.sigmoid", "table.tanh", "table.exp"])
+def test_a_table_shifted_by_one_entry_breaks_the_law(name: str) -> None:
+    pixels = photo(16, (1, 3, 12, 12))
+    assert law_holds(tiny_model(16, "lc"), pixels)
+    other = table_changed(name, lambda table: np.concatenate([table[1:], table[-1:]]))
+    assert not law_holds(tiny_model(16, "lc"), pixels, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "by"),
+    [("table.sigmoid", 0, 40), ("table.sigmoid", 2047, -40), ("table.tanh", 1023, 40), ("table.exp", 0, 1)],
+)
+def test_one_wrong_table_entry_breaks_the_law(name: str, index: int, by: int) -> None:
+    pixels = photo(16, (1, 3, 12, 12))
+    assert not law_holds(tiny_model(16, "lc"), pixels, table_changed(name, one_entry(index, by)))
+
+
+def test_one_wrong_weight_breaks_the_law() -> None:
+    config, arrays = parts(16, "lc")
+    for name in (name for name in list(arrays) if name.endswith(".weight")):
+        weight = arrays[name].copy()
+        weight[:, 3] -= np.int8(1)
+        other = load_model(write_model(config, arrays | {name: weight}), "changed")
+        assert not law_holds(tiny_model(16, "lc"), photo(16, (1, 3, 12, 12)), other), name
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    "options", [{"lanes": 0}, {"lanes": 65}, {"lanes": -1}, {"tile": 0}, {"tile": -5}, {"tile": 65536}], ids=str
+)
+def test_encoder_refuses_options_that_no_header_can_hold(options: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        codec.encode(tiny_model(17), photo(17, (1, 3, 3, 3)), engine="float32", **options)
+
+
+def test_decoder_refuses_payloads_with_symbols_left_over_or_missing() -> None:
+    model, pixels = tiny_model(17), photo(17, (1, 3, 6, 6))
+    payload = codec.encode(model, pixels, lanes=1, engine="float32").tiles[0]
+    for shape in ((1, 3, 6, 5), (1, 3, 5, 6), (1, 1, 6, 6)):
+        with pytest.raises(FormatError, match="lane 0 ends in state"):
+            codec.decode(model, [payload], shape, tile=64, lanes=1, engine="float32")
+
+
+def test_decoder_refuses_another_number_of_tiles() -> None:
+    model, pixels = tiny_model(17), photo(17, (1, 3, 6, 6))
+    encoded = codec.encode(model, pixels, lanes=1, engine="float32")
+    with pytest.raises(FormatError, match="2 tiles, a picture of this size has 1"):
+        codec.decode(model, encoded.tiles * 2, pixels.shape, tile=64, lanes=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(words=st.lists(st.integers(0, 2**32 - 1), max_size=60), lanes=st.integers(1, 3), colours=st.sampled_from([1, 3]))
+def test_decoder_survives_garbage(words: list[int], lanes: int, colours: int) -> None:
+    """Random words give FormatError, or pixels that encode to those words."""
+    counts = [len(words) // lanes] * (lanes - 1)
+    counts.append(len(words) - sum(counts))
+    payload = bytes(counts) + np.array(words, dtype="<u4").tobytes()
+    model, shape = tiny_model(18, "c"), (1, colours, 3, 3)
+    try:
+        pixels = codec.decode(model, [payload], shape, tile=64, lanes=lanes, engine="float32")
+    except FormatError:
+        return
+    assert codec.encode(model, pixels, tile=64, lanes=lanes, engine="float32").tiles == (payload,)
