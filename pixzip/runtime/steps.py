@@ -145,9 +145,21 @@ def decode_block(
         step_errors = np.zeros((3, m), dtype=np.int16)
         for colour in range(colours):
             acc = layers.logits(colour, step_errors)
-            coder = (lanes.state, lanes.words, lanes.start, lanes.stop)
-            place = (step, slope, colour, lo)
-            decode_pixels(acc, *network.logit_row(colour), *coder, *place, planes, errors, step_errors)
+            decode_pixels(
+                acc,
+                *network.logit_row(colour),
+                lanes.state,
+                lanes.words,
+                lanes.start,
+                lanes.stop,
+                step,
+                slope,
+                colour,
+                lo,
+                planes,
+                errors,
+                step_errors,
+            )
         if colours == 1:
             repeat_gray(planes, step, slope, lo, hi)
         if progress is not None and step % 16 == 0:

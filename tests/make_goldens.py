@@ -1,0 +1,49 @@
+"""Write tests/golden/: small pictures and the files that the shipped default model makes of them.
+
+Run once for each released model or format version; files of earlier versions stay:
+
+    python tests/make_goldens.py MODEL_LABEL
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import pixzip
+
+HERE = Path(__file__).parent
+PHOTO = HERE.parent / "examples" / "photo.png"
+
+
+def pictures() -> dict[str, tuple[Image.Image, int]]:
+    """Name → picture and tile side."""
+    photo = Image.open(PHOTO).convert("RGB")
+    noise = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    with_alpha = photo.crop((200, 100, 224, 116)).convert("RGBA")
+    with_alpha.putalpha(77)
+    return {
+        "photo-64x48": (photo.crop((100, 60, 164, 108)), 1024),
+        "photo-8x6": (photo.crop((150, 90, 158, 96)), 1024),
+        "photo-40x33-tile16": (photo.crop((30, 200, 70, 233)), 16),
+        "gray-31x17": (photo.crop((300, 120, 331, 137)).convert("L"), 1024),
+        "alpha77-24x16": (with_alpha, 1024),
+        "noise-14x9": (Image.fromarray(noise), 1024),
+        "one-pixel": (photo.crop((5, 5, 6, 6)), 1024),
+    }
+
+
+def main(label: str) -> None:
+    """Write PNG and .pxz of every picture."""
+    folder = HERE / "golden"
+    folder.mkdir(exist_ok=True)
+    for name, (image, tile) in pictures().items():
+        image.save(folder / f"{name}.png")
+        (folder / f"{name}.{label}.pxz").write_bytes(pixzip.compress(image, tile=tile, engine="float32"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
