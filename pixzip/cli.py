@@ -549,6 +549,51 @@ def models() -> None:
         click.echo(f"{model.name:<12}{model.digest[:DIGEST_BYTES].hex()}  {model.size_bytes:>9}  {model.path}")
 
 
+# ------------------------------------------------------------------------ train
+
+
+_folder = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@_pixzip.command(epilog=_EXIT_CODES)
+@click.option("--photos", required=True, type=_folder, help="Training pictures, subfolders included.")
+@click.option("--validation", required=True, type=_folder, help="Pictures to judge by; none of them among --photos.")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
+@click.option("--steps", type=click.IntRange(1), help="Optimiser steps of the float phase.")
+@click.option("--decay", type=click.IntRange(0), help="Steps at its end over which the rate falls.")
+@click.option("--quantised-steps", type=click.IntRange(1), help="Steps of the quantised phase.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Learning rate of the float phase.")
+@click.option("--batch", type=click.IntRange(1), help="Crops a step.")
+@click.option("--crop", type=click.IntRange(16), help="Side of a crop, pixels.")
+@click.option("--seed", type=click.IntRange(0), help="Of weights and data order.")
+@click.option("--blocks", help="Trunk: one letter a block, c masked convolution, l Row LSTM.")
+@click.option("--channels", type=click.IntRange(8), help="Width of the residual stream.")
+@click.option("--hidden", type=click.IntRange(8), help="Width inside convolution blocks.")
+@click.option("--lstm", type=click.IntRange(8), help="Width of Row LSTM layers.")
+@click.option("--head", type=click.IntRange(8), help="Width of the colour heads.")
+@click.option("--threads", type=click.IntRange(1), help="Default: as many as there are cores.")
+def train(photos: Path, validation: Path, out: Path, threads: int | None, **given: Any) -> None:
+    """Train a network on a folder of photographs and write OUT/model.safetensors.
+
+    The same command goes on where an earlier one stopped. docs/training.md says more.
+    """
+    from dataclasses import replace
+
+    try:
+        import torch
+
+        from pixzip.nets.trunk import TrunkConfig
+        from pixzip.train import TrainConfig
+        from pixzip.train import train as run
+    except ImportError as error:
+        raise UsageError(f"training needs {error.name}: install pixzip[train]") from None
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen = {key: value for key, value in given.items() if value is not None}
+    widths = {key: chosen.pop(key) for key in ("blocks", "channels", "hidden", "lstm", "head") if key in chosen}
+    run(replace(TrainConfig(), model=replace(TrunkConfig(), **widths), **chosen), photos, validation, out)
+
+
 # ------------------------------------------------------------------------ entry
 
 

@@ -41,12 +41,17 @@ def load_pictures(folder: Path) -> list[NDArray[np.uint8]]:
 
 
 def centre_crops(pictures: list[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
-    """(n, size, size, 3): the middle of every picture that is large enough."""
+    """(n, size, size, 3): the middle of every picture that is large enough.
+
+    Raises TrainingDataError where none is.
+    """
     crops = []
     for picture in pictures:
         y, x = (picture.shape[0] - size) // 2, (picture.shape[1] - size) // 2
         if y >= 0 and x >= 0:
             crops.append(picture[y : y + size, x : x + size])
+    if not crops:
+        raise TrainingDataError(f"no picture of at least {size} x {size} pixels among {len(pictures)}")
     return np.stack(crops)
 
 

@@ -553,7 +553,7 @@ def test_out_of_memory_is_one_line(
 
 @pytest.fixture
 def at_work(tmp_path: Path, model: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process in the midst of coding a picture that would take it minutes."""
+    """A process in the midst of coding a picture that takes it some ten seconds."""
     path = tmp_path / "noise.png"
     noise = np.random.default_rng(0).integers(0, 256, (4000, 4000, 3), dtype=np.uint8)
     path.write_bytes(pixzip.write_image(pixzip.from_array(noise[:, :1000]), "PNG"))

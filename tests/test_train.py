@@ -13,6 +13,7 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from pixzip import codec
+from pixzip.cli import main
 from pixzip.data import RandomCrops, load_pictures
 from pixzip.errors import TrainingDataError, TrainingError
 from pixzip.model_file import find_model
@@ -127,3 +128,46 @@ def test_gray_crops_have_three_equal_planes(photos: Path) -> None:
     gray = RandomCrops(load_pictures(photos), 16, 4, seed=2, gray_share=1.0).batch(0).errors
     assert (colour[..., 1:] != 0).any()
     assert (gray[..., 1:] == 0).all() and (gray[..., 0] != 0).any()
+
+
+def test_train_command_makes_a_model_and_goes_on(photos: Path, tmp_path: Path) -> None:
+    sizes: dict[str, int | str] = {
+        "steps": 6,
+        "decay": 2,
+        "quantised-steps": 4,
+        "batch": 2,
+        "crop": 16,
+        "blocks": "cl",
+        "threads": 1,
+    }
+    sizes |= {"channels": 16, "hidden": 16, "lstm": 8, "head": 16}
+    common = ["train", "--photos", str(photos), "--validation", str(photos), "--out", str(tmp_path / "run")]
+    common += [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
+    with pytest.raises(TrainingDataError, match="of at least 128"):
+        _train_in_process(common)
+    large = tmp_path / "large"
+    large.mkdir()
+    Image.fromarray(np.full((130, 140, 3), 90, np.uint8)).save(large / "a.png")
+    common[4] = str(large)
+    assert main(common) == 0
+    first = (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert main(common) == 0
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == first
+
+
+def _train_in_process(arguments: list[str]) -> None:
+    """The train command with its errors left to the caller."""
+    from pixzip.cli import _pixzip
+
+    _pixzip.main(arguments, standalone_mode=False)
+
+
+@pytest.mark.parametrize("option", [["--blocks", "cx"], ["--channels", "20"], ["--head", "2048"]])
+def test_train_command_refuses_impossible_sizes(
+    option: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["train", "--photos", str(photos), "--validation", str(photos), "--out", str(tmp_path / "r"), *option])
+    error = capsys.readouterr().err
+    assert code == TrainingError.exit_code
+    assert error.startswith(f"pixzip: {option[0][2:]} ") and error.count("\n") == 1
+    assert not (tmp_path / "r").exists()

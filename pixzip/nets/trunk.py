@@ -13,7 +13,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from pixzip.errors import TrainingError
 from pixzip.frame import INPUTS
+from pixzip.model_file import MAX_BLOCKS, MAX_WIDTH
 from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.layers import ConvBlock, Linear, RowLstm
 
@@ -31,6 +33,15 @@ class TrunkConfig:
     lstm: int = 64
     head: int = 96
     blocks: str = "clclc"
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no model file can hold."""
+        for name in ("channels", "hidden", "lstm", "head"):
+            value = getattr(self, name)
+            if not 8 <= value <= MAX_WIDTH or value % 8:
+                raise TrainingError(f"{name} {value}: must be a multiple of 8 from 8 to {MAX_WIDTH}")
+        if not 1 <= len(self.blocks) <= MAX_BLOCKS or set(self.blocks) - {"c", "l"}:
+            raise TrainingError(f"blocks {self.blocks!r}: must be 1 to {MAX_BLOCKS} letters c and l")
 
     def macs_per_pixel(self) -> int:
         """Multiply-accumulates of one pixel, padding inputs included."""
