@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pixzip.entropy import encode_words, lane_lengths, lane_order, lane_payload, read_lanes
 from pixzip.errors import FormatError, UsageError
 from pixzip.model_file import Model
-from pixzip.runtime.engines import choose_engine
+from pixzip.runtime.engines import choose_engine, one_thread
 from pixzip.runtime.rows import intervals
 from pixzip.runtime.steps import decode_block
 from pixzip.schedule import MAX_LANES, MAX_TILE, Tile, default_lanes, tiles_of
@@ -64,21 +64,13 @@ def _shapes(model: Model) -> list[tuple[int, int]]:
 
 
 def _run(work: Callable[[int], object], count: int, engine: str, threads: int | None) -> list[object]:
-    """Run work(0), ..., work(count - 1): tiles side by side, or one after another with threads inside each product."""
-    threads = threads or os.cpu_count() or 1
-    if engine == "int8":
-        import torch
-
-        before = torch.get_num_threads()
-        torch.set_num_threads(1 if count > 1 else threads)
-    try:
-        if count == 1 or threads == 1:
+    """Run work(0), ..., work(count - 1), this many tiles side by side."""
+    workers = min(threads or os.cpu_count() or 1, count)
+    with one_thread(engine):
+        if workers == 1:
             return [work(i) for i in range(count)]
-        with ThreadPoolExecutor(min(threads, count)) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             return list(pool.map(work, range(count)))
-    finally:
-        if engine == "int8":
-            torch.set_num_threads(before)
 
 
 def encode(

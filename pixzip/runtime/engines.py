@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from pixzip.errors import UsageError
 from pixzip.runtime.kernels import Acc
@@ -71,6 +74,27 @@ class Int8Product:
         return self._result[:rows]
 
 
+@contextmanager
+def one_thread(engine: str) -> Iterator[None]:
+    """Within the block each product of this engine runs on the calling thread.
+
+    The products of one step take tens of microseconds: on a machine with other work, threads that wait for each other
+    in every one of them cost a hundred times that (measured: 4 minutes instead of 4 seconds for a picture).
+    """
+    if engine == "int8":
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+    else:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+
+
 def make_product(engine: str, weight: NDArray[np.int8], rows: int) -> Product:
     """A product of at most this many rows with one layer's weights (outputs, inputs)."""
     return Int8Product(weight, rows) if engine == "int8" else Float32Product(weight, rows)
@@ -109,16 +133,19 @@ def choose_engine(wanted: str | None, shapes: list[tuple[int, int]], rows: int, 
 
     Importing torch costs about as much as coding 100,000 pixels in float32, so smaller work stays in numpy.
     """
-    if wanted is not None:
-        if wanted not in ENGINES:
-            raise UsageError(f"engine {wanted!r}, allowed are {', '.join(ENGINES)}")
-        if wanted == "int8" and not int8_is_exact(shapes, rows):
-            raise UsageError("the int8 engine is not exact on this processor; use float32")
-        return wanted
-    if pixels < 100_000 or importlib.util.find_spec("torch") is None:
+    if wanted not in (None, *ENGINES):
+        raise UsageError(f"engine {wanted!r}, allowed are {', '.join(ENGINES)}")
+    has_torch = importlib.util.find_spec("torch") is not None
+    if wanted == "int8" and not has_torch:
+        raise UsageError("the int8 engine needs torch: install pixzip[fast], or use float32")
+    if wanted == "float32" or not has_torch or (wanted is None and pixels < 100_000):
         return "float32"
-    if not int8_is_exact(shapes, rows):
-        return "float32"
-    largest = max(shapes, key=lambda s: s[0] * s[1])
-    weight = np.ones(largest, dtype=np.int8)
-    return "int8" if _seconds("int8", weight, rows) < _seconds("float32", weight, rows) else "float32"
+    with one_thread("int8"), one_thread("float32"):
+        if not int8_is_exact(shapes, rows):
+            if wanted == "int8":
+                raise UsageError("the int8 engine is not exact on this processor; use float32")
+            return "float32"
+        if wanted == "int8":
+            return "int8"
+        weight = np.ones(max(shapes, key=lambda s: s[0] * s[1]), dtype=np.int8)
+        return "int8" if _seconds("int8", weight, rows) < _seconds("float32", weight, rows) else "float32"
