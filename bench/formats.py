@@ -1,4 +1,4 @@
-"""A folder of image files of many kinds → each compressed, decompressed and compared by readers that pixzip does not use.
+"""A folder of image files of many kinds → each one coded, decoded and compared by readers that pixzip does not use.
 
     python bench/formats.py FOLDER [--model NAME]
 
@@ -27,7 +27,7 @@ from pixzip.container import read_container
 def png_facts(data: bytes) -> tuple[Any, ...]:
     """(samples (h, w * planes), depth, planes, palette, transparency) as pypng reads a PNG file."""
     reader = png.Reader(bytes=data)
-    width, height, rows, info = reader.read()
+    _, _, rows, info = reader.read()
     samples = np.array([np.array(row, dtype=np.uint16) for row in rows])
     return samples, info["bitdepth"], info["planes"], reader.plte, reader.trns
 

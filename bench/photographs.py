@@ -9,6 +9,7 @@ Every file is decoded and compared with the picture before it is counted; every 
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import platform
 import time
@@ -50,6 +51,11 @@ def peer_bits(pixels: np.ndarray[Any, np.dtype[np.uint8]], options: dict[str, An
     return 8 * len(out.getvalue())
 
 
+def engine() -> str:
+    """The faster engine that is installed; the bits are the same."""
+    return "int8" if importlib.util.find_spec("torch") else "float32"
+
+
 def measure(path: Path, name: str, model: Model, peers: bool) -> dict[str, Any]:
     """One row of the table; bits are totals of the picture."""
     with Image.open(path) as image:
@@ -58,14 +64,14 @@ def measure(path: Path, name: str, model: Model, peers: bool) -> dict[str, Any]:
     start = time.perf_counter()
     encoded = codec.encode(model, planes)
     encode_s = time.perf_counter() - start
-    start = time.perf_counter()
-    decoded = codec.decode(model, encoded.tiles, planes.shape, tile=encoded.tile, lanes=encoded.lanes)
-    decode_s = time.perf_counter() - start
     file = pixzip.compress(pixels, model=name)
-    if not np.array_equal(decoded, planes) or not np.array_equal(pixzip.decompress(file, model=name).planes, planes[0]):
+    start = time.perf_counter()
+    decoded = pixzip.decompress(file, model=name).planes
+    decode_s = time.perf_counter() - start
+    if not np.array_equal(decoded, planes[0]):
         raise SystemExit(f"{path}: the pixels did not come back")
     row: dict[str, Any] = {"picture": path.name, "sub_pixels": planes.size}
-    row["model"] = float(evaluate.model_bits(model, planes).sum())
+    row["model"] = float(evaluate.model_bits(model, planes, engine=engine()).sum())
     row["rows"] = encoded.row_bits
     row["payload"] = 8 * sum(len(t) for t in encoded.tiles)
     row["file"] = 8 * len(file)
@@ -96,7 +102,9 @@ def show(rows: list[dict[str, Any]]) -> None:
         rng = np.random.default_rng(0)
         means = saving[rng.integers(len(saving), size=(10000, len(saving)))].mean(axis=1)
         low, high = np.percentile(means, [2.5, 97.5])
-        print(f"smaller than {name} by {100 * saving.mean():.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f})")
+        print(
+            f"saving over {name}: {100 * saving.mean():.2f} % (95 % bootstrap interval {100 * low:.2f} to {100 * high:.2f})"
+        )
 
 
 @click.command()

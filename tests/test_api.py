@@ -22,7 +22,7 @@ from PIL import Image
 
 import pixzip
 from pixzip import FormatError, LimitError, ModelError, ModelNotFoundError, PixelChecksumError, UsageError
-from pixzip.container import Coding, Header, checksum, read_container, write_container
+from pixzip.container import Coding, Container, Header, checksum, read_container, write_container
 from pixzip.image import Picture, from_array
 from pixzip.model_file import shipped_models
 from pixzip.stored import store
@@ -308,7 +308,7 @@ def test_alpha_apart_from_a_stored_picture_is_read(depth: int, constant: bool) -
     sum_of_file = checksum(before.planes, "RGBA", depth, b"", b"")
     header = Header(6, 5, 1, "RGBA", depth, Coding.STORED, bytes(8), 1, 1, sum_of_file)
     stored = store(before.planes[:3], "RGB", depth)
-    c = pixzip.container.Container(header, b"", b"", (), alpha, stored, ())
+    c = Container(header, b"", b"", (), alpha, stored, ())
     assert pixzip.decompress(write_container(c)).same_pixels(before)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -21,6 +22,7 @@ from conftest import model_picture
 from PIL import Image
 
 import pixzip
+import pixzip.api
 from pixzip import cli
 from pixzip.container import HEADER_BYTES
 
@@ -393,6 +395,14 @@ def test_output_that_exists_stays(
     assert contents(tmp_path) == before
 
 
+def test_output_that_exists_is_found_before_the_work(
+    run: Callable[..., Result], photo: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo.with_suffix(".pxz").write_bytes(b"old")
+    monkeypatch.setattr(pixzip.api, "compress", None)
+    assert_fails(run("compress", photo, "--model", model), 2, "exists")
+
+
 def test_output_that_appears_meanwhile_stays(
     run: Callable[..., Result], photo: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -581,6 +591,16 @@ def test_interrupted_work_leaves_one_line_and_no_output(
     assert contents(tmp_path) == before
 
 
+def test_threads_at_work_stop_at_their_next_report() -> None:
+    stop = cli._Stop()
+    with cli._meter("photo.png", stop, quiet=True) as meter:
+        report = meter.part(0.0, 1.0)
+        report(0.1)
+        stop.signal = signal.SIGINT
+        with pytest.raises(cli._Interrupted):
+            report(0.2)
+
+
 def test_interruption_while_writing_leaves_nothing(
     run: Callable[..., Result], photo: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -599,12 +619,13 @@ def test_help_starts_fast_and_loads_nothing_heavy() -> None:
         "import sys; from pixzip.cli import main; main(['--help']); main(['compress', '--help']);"
         "sys.exit(any(m in sys.modules for m in ('numpy', 'numba', 'torch', 'PIL')))"
     )
-    took = []
+    took_s = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        took.append(time.perf_counter() - start)
-    assert min(took) < 1.0  # 0.3 s is asked for and measured on an idle machine; tests share theirs
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(took_s) < 0.6  # processor time, for machines that are shared; 0.3 s of real time are asked for
 
 
 @pytest.mark.parametrize("command", ["compress", "decompress", "info", "verify", "models"])
