@@ -103,7 +103,8 @@ def show(rows: list[dict[str, Any]]) -> None:
         means = saving[rng.integers(len(saving), size=(10000, len(saving)))].mean(axis=1)
         low, high = np.percentile(means, [2.5, 97.5])
         print(
-            f"saving over {name}: {100 * saving.mean():.2f} % (95 % bootstrap interval {100 * low:.2f} to {100 * high:.2f})"
+            f"saving over {name}: {100 * saving.mean():.2f} %, "
+            f"95 % bootstrap interval {100 * low:.2f} to {100 * high:.2f}"
         )
 
 
