@@ -40,17 +40,17 @@ class TrainConfig:
     Phase one (float, bfloat16 products): the rate rises over ``warmup`` steps, stays at ``rate`` until ``decay`` steps
     before the end and falls on a half cosine to ``rate * final``. Until the fall begins a run does not depend on its
     length, so it can be prolonged. Phase two (``quantised_steps``): the same on the network's integers, from
-    ``quantised_rate`` down to nothing.
+    ``quantised_rate`` down to nothing on another half cosine. The defaults are the default model's.
     """
 
     model: TrunkConfig = field(default_factory=TrunkConfig)
-    steps: int = 8000
-    decay: int = 2000
+    steps: int = 6500
+    decay: int = 1100
     warmup: int = 300
     rate: float = 2.5e-3
-    final: float = 0.02
-    quantised_steps: int = 500
-    quantised_rate: float = 2e-4
+    final: float = 0.3
+    quantised_steps: int = 1900
+    quantised_rate: float = 7e-4
     weight_decay: float = 0.01
     clip: float = 1.0
     crop: int = 64
