@@ -125,9 +125,7 @@ def _encode_tile(
     return _lanes(left.reshape(height, colours, -1), frequency.reshape(height, colours, -1), n, lanes, model), row_bits
 
 
-def _lanes(
-    left: NDArray[np.uint32], frequency: NDArray[np.uint32], n: int, lanes: int, model: Model
-) -> bytes:
+def _lanes(left: NDArray[np.uint32], frequency: NDArray[np.uint32], n: int, lanes: int, model: Model) -> bytes:
     """Order a block's intervals by lane and code each lane."""
     height, colours, m = left.shape
     stops = np.cumsum(lane_lengths(height, n, m // n, colours, lanes))

@@ -66,9 +66,7 @@ def assert_all_agree(model: Model, pixels: NDArray[np.uint8], mode: str, depth: 
     assert (by_reference[:, c:] == 77).all()
 
     encoded = codec.encode(model, pixels, engine="float32", **options)
-    again = codec.decode(
-        model, encoded.tiles, pixels.shape, tile=encoded.tile, lanes=encoded.lanes, engine="float32"
-    )
+    again = codec.decode(model, encoded.tiles, pixels.shape, tile=encoded.tile, lanes=encoded.lanes, engine="float32")
     assert np.array_equal(again, by_reference[:, :c])
 
 

@@ -79,9 +79,7 @@ def pictures(draw: st.DrawFn) -> Pixels:
     tile=st.sampled_from([1, 5, 8, 64]),
     threads=st.sampled_from([1, 2]),
 )
-def test_decode_inverts_encode(
-    pixels: Pixels, blocks: str, extreme: bool, lanes: int, tile: int, threads: int
-) -> None:
+def test_decode_inverts_encode(pixels: Pixels, blocks: str, extreme: bool, lanes: int, tile: int, threads: int) -> None:
     model = tiny_model(1, blocks, extreme)
     encoded = codec.encode(model, pixels, tile=tile, lanes=lanes, threads=threads, engine="float32")
     assert np.array_equal(decoded(model, encoded, pixels.shape, threads=threads), pixels)

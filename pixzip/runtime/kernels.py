@@ -132,5 +132,3 @@ def lstm_cell(
             cell[r, j] = c
             s = (o * np.int32(tanh[_index(c, INDEX_SHIFT)]) + half(STATE_SHIFT)) >> STATE_SHIFT
             state[r, j] = min(max(s, -127), 127)
-
-
