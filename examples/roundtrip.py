@@ -23,7 +23,7 @@ def main(path: Path) -> None:
     """Do as the module says, for one image file."""
     source = path.read_bytes()
     picture = pixzip.read_image(source)
-    print(f"{path.name}: {picture.width} x {picture.height} pixels; the first run also compiles, for about a minute")
+    print(f"{path.name}: {picture.width} x {picture.height} pixels; the first run also compiles, for some seconds")
     start = time.perf_counter()
     coded = pixzip.compress(source)
     middle = time.perf_counter()
