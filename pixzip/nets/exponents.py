@@ -6,7 +6,7 @@ calibrated once, after the float phase, and stay fixed while the network is fine
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -90,9 +90,6 @@ class Exponents:
         blocks = [ConvExponents(**b) if "w1" in b else LstmExponents(**b) for b in data["blocks"]]  # type: ignore[attr-defined]
         heads = [HeadExponents(**h) for h in data["heads"]]  # type: ignore[attr-defined]
         return Exponents(int(data["stream"]), int(data["w_in"]), int(data["feature"]), tuple(blocks), tuple(heads))  # type: ignore[call-overload]
-
-
-Observe = Callable[[str, Tensor], None]
 
 
 def stream_exponent(largest: float) -> int:
