@@ -59,9 +59,10 @@ def compress(
 
     image: the bytes of an image file; an array (h, w) or (h, w, 2 | 3 | 4) of uint8 or uint16, or (h, w) bool; a Pillow
     image; or a Picture. model: the name of a shipped model, or a path. The file depends on image, model, tile and
-    lanes only: threads and engine ("int8", "float32", None: the faster) change nothing but the time. progress is called
-    with the fraction done. Raises ImageError for what is not an image or cannot be kept without loss, LimitError for
-    more than max_pixels pixels, ModelNotFoundError, ModelError, UsageError.
+    lanes only, and where something is stored as WebP or PNG on the versions of libwebp and zlib; threads and engine
+    ("int8", "float32", None: the faster) change nothing but the time. progress is called with the fraction done. Raises
+    ImageError for what is not an image or cannot be kept without loss, LimitError for more than max_pixels pixels,
+    ModelNotFoundError, ModelError, UsageError.
     """
     return compress_batch(
         [image],

@@ -79,7 +79,7 @@ def one_thread(engine: str) -> Iterator[None]:
     """Within the block each product of this engine runs on the calling thread.
 
     The products of one step take tens of microseconds: on a machine with other work, threads that wait for each other
-    in every one of them cost a hundred times that (measured: 4 minutes instead of 4 seconds for a picture).
+    in every one of them can cost many times that (seen once: 4 minutes for a picture that takes 5 seconds so).
     """
     if engine == "int8":
         import torch
