@@ -92,3 +92,24 @@ def test_not_a_number_shows_in_the_loss() -> None:
 def test_relu_gradient_is_masked_by_the_output() -> None:
     output = torch.tensor([0.0, 1.0, 0.0, 2.0]).bfloat16()
     assert fused.relu_gradient(torch.ones(4).bfloat16(), output).tolist() == [0, 1, 0, 1]
+
+
+def test_softmax_of_integer_logits_equals_torch() -> None:
+    logits = (random(40, 256, scale=300.0)).to(torch.int32)
+    symbols, d_bias, reference = torch.arange(40), torch.zeros(256), torch.zeros(256)
+    nats, d_logits = fused.integer_softmax_nats(logits, 2.0**-6, symbols, d_bias)
+    expected, d_expected = fused.softmax_nats(logits * 2.0**-6, symbols, reference)
+    assert nats == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(d_logits.float(), d_expected, atol=2**-12, rtol=2**-8)
+    torch.testing.assert_close(d_bias, reference, atol=1e-4, rtol=1e-5)
+
+
+def test_gates_of_integer_products_equal_torch() -> None:
+    products = [random(POSITIONS, 4 * STATES, seed=s, scale=500.0).to(torch.int32) for s in (0, 1)]
+    scales = [torch.full((4 * STATES,), 2.0**-9), torch.full((4 * STATES,), 2.0**-10)]
+    bias, gates = random(4 * STATES), torch.empty(POSITIONS, 4 * STATES, dtype=torch.bfloat16)
+    fused.integer_gates((products[0], products[1]), (scales[0], scales[1]), bias, WIDTH, gates)
+    pre = products[0] * scales[0] + products[1] * scales[1] + bias
+    expected = torch.cat([pre[:, : 3 * STATES].sigmoid(), pre[:, 3 * STATES :].tanh()], dim=1)
+    expected.view(ROWS, WIDTH + 1, -1)[:, WIDTH] = 0
+    torch.testing.assert_close(gates.float(), expected, atol=2**-9, rtol=2**-8)

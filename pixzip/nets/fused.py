@@ -198,6 +198,27 @@ def _lstm_backward(
 
 
 @_fast
+def _row_nats(values: Real, top: np.float32, symbol: int, d_bias: Real, gradient: Bits) -> float:
+    """−log softmax of one row of logits at a symbol; its gradient is written, added to d_bias, and left in values."""
+    n = values.shape[0]
+    true = values[symbol] - top
+    total = np.float32(0.0)
+    for j in range(n):
+        e = _exp(values[j] - top)
+        values[j] = e
+        total += e
+    inverse = _ONE / total
+    for j in range(n):
+        values[j] *= inverse
+    values[symbol] -= _ONE
+    for j in range(n):
+        d_bias[j] += values[j]
+    for j in range(n):
+        gradient[j] = _store(values[j])
+    return np.log(total) - true
+
+
+@_fast
 def _softmax_nats(logits: Bits, symbols: NDArray[np.int64], d_bias: Real) -> float:
     """Sum of −log softmax at the true symbols, of logits (m, 256); logits become their gradient, d_bias its sum."""
     m, n = logits.shape
@@ -206,23 +227,57 @@ def _softmax_nats(logits: Bits, symbols: NDArray[np.int64], d_bias: Real) -> flo
     for p in range(m):
         for j in range(n):
             values[j] = _load(logits[p, j])
-        top = _largest(logits[p])
-        true = values[symbols[p]] - top
-        total = np.float32(0.0)
-        for j in range(n):
-            e = _exp(values[j] - top)
-            values[j] = e
-            total += e
-        nats += np.log(total) - true
-        inverse = _ONE / total
-        for j in range(n):
-            values[j] *= inverse
-        values[symbols[p]] -= _ONE
-        for j in range(n):
-            d_bias[j] += values[j]
-        for j in range(n):
-            logits[p, j] = _store(values[j])
+        nats += _row_nats(values, _largest(logits[p]), symbols[p], d_bias, logits[p])
     return nats
+
+
+@_fast
+def _integer_softmax_nats(
+    logits: NDArray[np.int32], scale: np.float32, symbols: NDArray[np.int64], d_bias: Real, gradient: Bits
+) -> float:
+    """As _softmax_nats, of integer logits times scale."""
+    m, n = logits.shape
+    values = np.empty(n, np.float32)
+    nats = 0.0
+    for p in range(m):
+        top = logits[p, 0]
+        for j in range(n):
+            top = max(top, logits[p, j])
+        for j in range(n):
+            values[j] = np.float32(logits[p, j]) * scale
+        nats += _row_nats(values, np.float32(top) * scale, symbols[p], d_bias, gradient[p])
+    return nats
+
+
+@_fast
+def _activated(
+    acc_is: NDArray[np.int32],
+    acc_ss: NDArray[np.int32],
+    scale_is: Real,
+    scale_ss: Real,
+    bias: Real,
+    width: int,
+    gates: Bits,
+) -> None:
+    """Gates (m, 4k) of integer products (m, 4k) times the scales of their outputs (4k,), plus bias (4k,)."""
+    m, k4 = gates.shape
+    k = k4 // 4
+    real = np.empty(k4, np.float32)
+    ofi, g = real[: 3 * k], real[3 * k :]
+    for p in range(m):
+        if p % (width + 1) == width:
+            gates[p] = 0
+            continue
+        for j in range(k4):
+            real[j] = np.float32(acc_is[p, j]) * scale_is[j] + bias[j]
+        for j in range(k4):
+            real[j] += np.float32(acc_ss[p, j]) * scale_ss[j]
+        for j in range(3 * k):
+            ofi[j] = _sigmoid(ofi[j])
+        for j in range(k):
+            g[j] = _tanh(g[j])
+        for j in range(k4):
+            gates[p, j] = _store(real[j])
 
 
 def _bits(t: Tensor) -> Bits:
@@ -292,6 +347,25 @@ def softmax_nats(logits: Tensor, symbols: Tensor, d_bias: Tensor) -> tuple[float
     gradient.scatter_add_(1, target, -torch.ones_like(target, dtype=gradient.dtype))
     d_bias += gradient.sum(0)
     return nats, gradient.to(logits.dtype)
+
+
+def integer_softmax_nats(logits: Tensor, scale: float, symbols: Tensor, d_bias: Tensor) -> tuple[float, Tensor]:
+    """As softmax_nats, of int32 logits (m, 256) times scale; the gradient is bfloat16."""
+    gradient = torch.empty(logits.shape, dtype=torch.bfloat16)
+    arrays = logits.numpy(), np.float32(scale), symbols.numpy(), d_bias.numpy(), _bits(gradient)
+    return _integer_softmax_nats(*arrays), gradient
+
+
+def integer_gates(
+    products: tuple[Tensor, Tensor], scales: tuple[Tensor, Tensor], bias: Tensor, width: int, gates: Tensor
+) -> None:
+    """Fills gates (m, 4k) bfloat16, in the order o, f, i, g, from two int32 products (m, 4k) on one row of a FlatMap.
+
+    scales and bias (4k,) float32 give the values that the integers stand for. Every (width + 1)th position gets zeros.
+    """
+    acc_is, acc_ss = (product.numpy() for product in products)
+    scale_is, scale_ss = (scale.numpy() for scale in scales)
+    _activated(acc_is, acc_ss, scale_is, scale_ss, bias.numpy(), width, _bits(gates))
 
 
 def relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
