@@ -135,7 +135,10 @@ class Run:
         temporary.replace(last)
 
     def load(self, path: Path) -> None:
-        """Restore the state. Raises TrainingError for a checkpoint of another network."""
+        """Restore the state. Raises TrainingError for a checkpoint of another network.
+
+        Exponents of an earlier arithmetic version are left out: phase two goes on with exponents calibrated anew.
+        """
         with safe_open(path, "pt") as handle:
             meta = handle.metadata()
         stored = json.loads(meta["config"])["model"]
@@ -246,10 +249,10 @@ def train(config: TrainConfig, photos: Path, validation: Path, folder: Path) -> 
     recent: list[float] = []
     with stop_signals() as stopped:
         for batch in crops.from_step(run.done):
-            if run.done >= config.all_steps or stopped():
-                break
             if run.done >= config.steps and run.exponents is None:
                 run.calibrate(crops)
+            if run.done >= config.all_steps or stopped():
+                break
             recent.append(run.step(batch))
             last = run.done == config.all_steps
             if run.done % 50 == 0 or last:

@@ -41,5 +41,4 @@ def observe(model: TrunkModel, inputs: Tensor, errors: Tensor) -> dict[str, Tens
 
 def calibrated(model: TrunkModel, inputs: Tensor, errors: Tensor) -> Exponents:
     """Exponents of a trained float model from sample crops."""
-    weights = {name: p.detach() for name, p in model.named_parameters()}
-    return calibrate(model.config.blocks, weights, observe(model, inputs, errors))
+    return calibrate(model.config.blocks, observe(model, inputs, errors))
