@@ -160,7 +160,8 @@ class Run:
     def calibrate(self, crops: RandomCrops) -> None:
         """Choose the exponents from random crops of a seed of their own: the beginning of phase two."""
         sample = RandomCrops(crops.pictures, self.config.crop, _CALIBRATION_CROPS, self.config.seed + 1).batch(0)
-        self.exponents = calibrated(self.model, torch.from_numpy(sample.inputs), torch.from_numpy(sample.errors))
+        inputs, errors = torch.from_numpy(sample.inputs), torch.from_numpy(sample.errors)
+        self.exponents = calibrated(self.model, inputs, errors, TABLES)
 
     def step(self, batch: Batch) -> float:
         """One optimiser step; returns bits/dim of the batch. Raises TrainingError when the loss is not finite."""

@@ -14,7 +14,7 @@ from pixzip import evaluate  # noqa: E402
 from pixzip.data import Batch, prepare  # noqa: E402
 from pixzip.freeze import freeze  # noqa: E402
 from pixzip.model_file import Model, load_model  # noqa: E402
-from pixzip.nets.calibration import calibrated  # noqa: E402
+from pixzip.nets.calibration import calibrated, observe  # noqa: E402
 from pixzip.nets.exponents import (  # noqa: E402
     HIDDEN,
     SIGNED,
@@ -24,6 +24,7 @@ from pixzip.nets.exponents import (  # noqa: E402
     HeadExponents,
     LstmExponents,
     best_exponent,
+    calibrate,
     weight_exponents,
 )
 from pixzip.nets.flat_map import FlatMap  # noqa: E402
@@ -68,7 +69,7 @@ def small_model(seed: int = 0) -> TrunkModel:
 
 def frozen(model: TrunkModel, crops: np.ndarray[Any, Any]) -> tuple[Exponents, Model]:
     """Exponents calibrated on crops, and the model file they give, loaded."""
-    exponents = calibrated(model, *tensors(prepare(crops)))
+    exponents = calibrated(model, *tensors(prepare(crops)), TABLES)
     return exponents, load_model(freeze(model, exponents, TABLES, {}), "test")
 
 
@@ -250,7 +251,9 @@ def test_quantised_equality_catches_one_table_entry_off_by_one() -> None:
 def test_quantised_gradients_point_where_float_gradients_do() -> None:
     model, crops = small_model(), picture_batch(4, 16, 16, seed=7)
     inputs, errors = tensors(prepare(crops))
-    e, _ = frozen(model, crops)
+    e = calibrate(
+        CONFIG.blocks, observe(model, inputs, errors)
+    )  # by the loss, an untrained network is cut at every turn
     sum(quantised_loss(model, inputs, errors, e, TABLES)).backward()
     quantised = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
@@ -259,6 +262,37 @@ def test_quantised_gradients_point_where_float_gradients_do() -> None:
         if p.numel() and p.grad is not None and float(p.grad.norm()) > 1e-3:
             cosine = torch.nn.functional.cosine_similarity(p.grad.flatten(), quantised[name].flatten(), dim=0)
             assert cosine > 0.8, name
+
+
+def test_calibration_ends_where_no_single_exponent_can_improve_the_last_ones() -> None:
+    model = small_model()
+    inputs, errors = tensors(prepare(picture_batch(4, 16, 16, seed=8)))
+
+    def nats(e: Exponents) -> float:
+        with torch.no_grad():
+            return sum(v.item() for v in quantised_loss(model, inputs, errors, e, TABLES))
+
+    start, e = calibrate(CONFIG.blocks, observe(model, inputs, errors)), calibrated(model, inputs, errors, TABLES)
+    assert e.stream == start.stream
+    assert nats(e) < nats(start)
+    for by in (1, -1):
+        last = e.changed(("heads", 2, "h"), by)
+        assert last is not None and nats(last) >= nats(e)
+
+
+def test_no_activation_gets_finer_than_the_stream() -> None:
+    e = Exponents(5, 5, (ConvExponents(4, 2), LstmExponents(5)), (HeadExponents(3),) * 3)
+    assert e.paths() == [
+        ("blocks", 0, "a"),
+        ("blocks", 0, "h"),
+        ("blocks", 1, "a"),
+        ("feature", 0, ""),
+        *(("heads", c, "h") for c in range(3)),
+    ]
+    assert e.changed(("blocks", 0, "a"), 1) == Exponents(5, 5, (ConvExponents(5, 2), LstmExponents(5)), e.heads)
+    assert e.changed(("heads", 1, "h"), -1) == Exponents(5, 5, e.blocks, (e.heads[0], HeadExponents(2), e.heads[2]))
+    assert e.changed(("blocks", 1, "a"), 1) is None
+    assert e.changed(("feature", 0, ""), 1) is None
 
 
 def test_best_exponent_keeps_typical_values() -> None:

@@ -13,7 +13,7 @@ anyway.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -102,6 +102,10 @@ class HeadExponents:
     h: int
 
 
+#: Where an exponent stands: ``feature``, or block or head, its number, and ``a`` or ``h``.
+Path = tuple[str, int, str]
+
+
 @dataclass(frozen=True)
 class Exponents:
     """Of the activations of a whole trunk-and-heads model; ``feature`` is the heads' common input."""
@@ -120,6 +124,23 @@ class Exponents:
             "blocks": [vars(b) for b in self.blocks],
             "heads": [vars(h) for h in self.heads],
         }
+
+    def paths(self) -> list[Path]:
+        """All exponents but the stream's, in the order of execution."""
+        blocks = [("blocks", i, key) for i, b in enumerate(self.blocks) for key in vars(b)]
+        return [*blocks, ("feature", 0, ""), *(("heads", c, "h") for c in range(len(self.heads)))]
+
+    def changed(self, path: Path, by: int) -> Exponents | None:
+        """With one exponent changed; None where an activation would be finer than the stream it is taken from."""
+        group, i, key = path
+        if group == "feature":
+            new = replace(self, feature=self.feature + by)
+        else:
+            parts: list[Any] = list(getattr(self, group))
+            parts[i] = replace(parts[i], **{key: getattr(parts[i], key) + by})
+            new = replace(self, blocks=tuple(parts)) if group == "blocks" else replace(self, heads=tuple(parts))
+        finest = max(new.feature, *(b.a for b in new.blocks))
+        return new if finest <= self.stream else None
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Exponents | None:
