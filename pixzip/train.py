@@ -135,7 +135,10 @@ class Run:
         temporary.replace(last)
 
     def load(self, path: Path) -> None:
-        """Restore the state. Raises TrainingError for a checkpoint of another network."""
+        """Restore the state. Raises TrainingError for a checkpoint of another network.
+
+        Exponents of an earlier arithmetic version are left out: phase two goes on with exponents calibrated anew.
+        """
         with safe_open(path, "pt") as handle:
             meta = handle.metadata()
         stored = json.loads(meta["config"])["model"]
@@ -157,7 +160,8 @@ class Run:
     def calibrate(self, crops: RandomCrops) -> None:
         """Choose the exponents from random crops of a seed of their own: the beginning of phase two."""
         sample = RandomCrops(crops.pictures, self.config.crop, _CALIBRATION_CROPS, self.config.seed + 1).batch(0)
-        self.exponents = calibrated(self.model, torch.from_numpy(sample.inputs), torch.from_numpy(sample.errors))
+        inputs, errors = torch.from_numpy(sample.inputs), torch.from_numpy(sample.errors)
+        self.exponents = calibrated(self.model, inputs, errors, TABLES)
 
     def step(self, batch: Batch) -> float:
         """One optimiser step; returns bits/dim of the batch. Raises TrainingError when the loss is not finite."""
@@ -246,10 +250,10 @@ def train(config: TrainConfig, photos: Path, validation: Path, folder: Path) -> 
     recent: list[float] = []
     with stop_signals() as stopped:
         for batch in crops.from_step(run.done):
-            if run.done >= config.all_steps or stopped():
-                break
             if run.done >= config.steps and run.exponents is None:
                 run.calibrate(crops)
+            if run.done >= config.all_steps or stopped():
+                break
             recent.append(run.step(batch))
             last = run.done == config.all_steps
             if run.done % 50 == 0 or last:
