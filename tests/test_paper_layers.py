@@ -47,7 +47,8 @@ def randomised(config: Any, seed: int = 0, scale: float = 1.0) -> Any:
     g = torch.Generator().manual_seed(seed + 100)
     with torch.no_grad():
         for p in network.parameters():
-            p.add_(0.3 * torch.randn(p.shape, generator=g)).mul_(scale)
+            noise = 0.3 if p.dim() == 1 else 0.01
+            p.add_(noise * torch.randn(p.shape, generator=g)).mul_(scale)
     return network
 
 
