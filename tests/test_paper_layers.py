@@ -156,7 +156,7 @@ def test_bfloat16_and_float32_come_near_float64() -> None:
 def test_gradients_of_the_recurrence_equal_differences(shape: Any, inside: Any) -> None:
     g = torch.Generator().manual_seed(0)
     steps, length = (5, 4) if inside is None else inside.shape
-    sizes = ((steps, 2, length, 12), (len(shape.taps) * 3, 12), (3,), (3,))
+    sizes = ((steps, 2, 2, length, 12), (2, len(shape.taps) * 3, 12), (2, 3), (2, 3))
     inputs = [torch.randn(*s, dtype=torch.float64, generator=g).requires_grad_() for s in sizes]
     assert torch.autograd.gradcheck(lambda *a: Recurrence.apply(*a, inside, shape), inputs)
 

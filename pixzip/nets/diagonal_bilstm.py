@@ -57,10 +57,7 @@ def shift_down(x: Tensor) -> Tensor:
 
 
 class Direction(nn.Module):
-    """One of the two LSTMs, from left to right; the other one gets and gives mirrored maps.
-
-    is 1×1 2h → 4h, ss 2×1 over the column before. Cells outside the picture are (h0, c0) and never evolve.
-    """
+    """Parameters of one of the two LSTMs and its is part, 1×1 2h → 4h; ss is 2×1 over the column before."""
 
     def __init__(self, config: StackConfig, masked: bool, conditioning: int, g: torch.Generator) -> None:
         super().__init__()
@@ -75,22 +72,34 @@ class Direction(nn.Module):
         self.condition = MaskedConv("all", (0,) * conditioning, gates, g) if conditioning else None
 
     def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
-        """(n, 2h, h, w) → hidden states (n, h, h, w)."""
+        """(n, 2h, h, w) → is map (n, h, w, 4h)."""
         gates = self.input_to_state(x)
         if self.condition is not None:
             gates = gates + self.condition(conditioning)
-        skewed = skew(gates.permute(0, 2, 3, 1))  # (n, h, w + h - 1, 4h)
-        inside = inside_skewed(x.shape[2], x.shape[3], x.device)
-        columns = skewed.permute(2, 0, 1, 3)
-        states = Recurrence.apply(columns, self.state_to_state, self.h0, self.c0, inside, DIAGONAL)
-        return unskew(states.permute(1, 2, 0, 3)).permute(0, 3, 1, 2)
+        return gates.permute(0, 2, 3, 1)
+
+
+def hidden_states(is_maps: tuple[Tensor, Tensor], directions: tuple[Direction, Direction]) -> tuple[Tensor, Tensor]:
+    """Both directions from left to right, together: is maps (n, h, w, 4h) → hidden states (n, h, h, w).
+
+    Cells outside the picture are (h0, c0) and never evolve.
+    """
+    n, height, width, _ = is_maps[0].shape
+    skewed = skew(torch.cat(is_maps)).unflatten(0, (2, n))  # (2, n, h, w + h - 1, 4h)
+    w_ss = torch.stack([d.state_to_state for d in directions])
+    h0, c0 = torch.stack([d.h0 for d in directions]), torch.stack([d.c0 for d in directions])
+    inside = inside_skewed(height, width, skewed.device)
+    states = Recurrence.apply(skewed.permute(3, 0, 1, 2, 4), w_ss, h0, c0, inside, DIAGONAL)
+    both = unskew(states.permute(1, 2, 3, 0, 4).flatten(0, 1)).permute(0, 3, 1, 2)  # (2n, h, h, w)
+    return both[:n], both[n:]
 
 
 class DiagonalBiLstmLayer(nn.Module):
     """Both directions; the right-to-left map one row down, so that it knows nothing right of a pixel in its own row.
 
-    The left-to-right is is mask B; the right-to-left one is unmasked, as its whole row is known one row further down.
-    Then 1×1 mask B h → 2h (figure 5 right).
+    The right-to-left direction works on mirrored maps, from left to right. The left-to-right is is mask B; the
+    right-to-left one is unmasked, as its whole row is known one row further down. Then 1×1 mask B h → 2h (figure 5
+    right).
     """
 
     def __init__(self, config: StackConfig, conditioning: int, g: torch.Generator) -> None:
@@ -102,8 +111,9 @@ class DiagonalBiLstmLayer(nn.Module):
     def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
         """(n, 2h, h, w) → (n, 2h, h, w), without the residual sum."""
         mirrored = None if conditioning is None else conditioning.flip(3)
-        backwards = self.right_to_left(x.flip(3), mirrored).flip(3)
-        return self.up(self.left_to_right(x, conditioning) + shift_down(backwards))
+        is_maps = self.left_to_right(x, conditioning), self.right_to_left(x.flip(3), mirrored)
+        forwards, backwards = hidden_states(is_maps, (self.left_to_right, self.right_to_left))
+        return self.up(forwards + shift_down(backwards.flip(3)))
 
 
 class DiagonalBiLstm(Stack):

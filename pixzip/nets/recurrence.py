@@ -37,28 +37,52 @@ class StepShape:
         """Positions kept behind the step for the taps."""
         return max(0, max(self.taps))
 
-
-def _neighbours(h: Tensor, shape: StepShape, length: int) -> Tensor:
-    """Hidden states at the taps: h (n, before + length + after, k) → (n * length, taps * k)."""
-    parts = [h[:, shape.before + tap : shape.before + tap + length] for tap in shape.taps]
-    return torch.cat(parts, dim=2).flatten(0, 1)
+    def cut(self, states: Tensor, tap: int, length: int) -> Tensor:
+        """(..., before + length + after, k) → (..., length, k): of each position the one at a tap."""
+        return states.narrow(-2, self.before + tap, length)
 
 
-def _spread(d_neighbours: Tensor, shape: StepShape, n: int, length: int) -> Tensor:
-    """Transpose of _neighbours: (n * length, taps * k) → (n, before + length + after, k)."""
-    parts = d_neighbours.view(n, length, len(shape.taps), -1).unbind(2)
-    total = d_neighbours.new_zeros(n, shape.before + length + shape.after, parts[0].shape[2])
+def _neighbours(hidden: Tensor, shape: StepShape, length: int) -> Tensor:
+    """Hidden states at the taps: (d, n, before + length + after, k) → (d, n * length, taps * k)."""
+    return torch.cat([shape.cut(hidden, tap, length) for tap in shape.taps], dim=3).flatten(1, 2)
+
+
+def _spread(d_neighbours: Tensor, shape: StepShape, into: Tensor) -> Tensor:
+    """Transpose of _neighbours: (d, n * length, taps * k) → into (d, n, before + length + after, k), overwritten."""
+    into.zero_()
+    d, n, positions, k = into.shape
+    length = positions - shape.before - shape.after
+    parts = d_neighbours.view(d, n, length, -1).split(k, dim=3)
     for tap, part in zip(shape.taps, parts, strict=True):
-        total[:, shape.before + tap : shape.before + tap + length] += part
-    return total
+        shape.cut(into, tap, length).add_(part)
+    return into
+
+
+def _cell_gradient(d_h: Tensor, d_c: Tensor, gates: Tensor, cells: tuple[Tensor, Tensor], out: Tensor) -> Tensor:
+    """Equation 3 backwards, of one step: gradients of its gates into out; returns that of the cells before it.
+
+    d_h and d_c are of the step's hidden and cell states; gates (d, n, length, 4k) are o, f, i, g; cells those before
+    and after the step.
+    """
+    k = gates.shape[3] // 4
+    o, f, i, g = gates.split(k, dim=3)
+    tanh_c = cells[1].tanh()
+    d_c = d_c + torch.ops.aten.tanh_backward(d_h * o, tanh_c)
+    torch.mul(d_h, tanh_c, out=out[..., :k])
+    torch.mul(d_c, cells[0], out=out[..., k : 2 * k])
+    torch.mul(d_c, g, out=out[..., 2 * k : 3 * k])
+    sigmoids, tangent = out[..., : 3 * k], out[..., 3 * k :]
+    torch.ops.aten.sigmoid_backward(sigmoids, gates[..., : 3 * k], grad_input=sigmoids)
+    torch.ops.aten.tanh_backward(d_c * i, g, grad_input=tangent)
+    return d_c * f
 
 
 class Recurrence(torch.autograd.Function):
-    """Hidden states (steps, n, length, k) from is gates (steps, n, length, 4k), in the order o, f, i, g.
+    """Hidden states (steps, d, n, length, k) of d independent directions from gates (steps, d, n, length, 4k).
 
-    w_ss (taps * k, 4k); h0 and c0 (k,) are the learned state before the first step and, where ``inside``
-    (steps, length) is False, of every position: those cells lie outside the picture and are never evolved. Products
-    are in the dtype of the gates, cell states in float32 or float64.
+    gates is the input-to-state map, in the order o, f, i, g. w_ss (d, taps * k, 4k); h0 and c0 (d, k) are the learned
+    state before the first step and, where ``inside`` (steps, length) is False, of every cell: those lie outside the
+    picture and never evolve. Products are in the dtype of the gates, cell states in float32 or float64.
     """
 
     @staticmethod
@@ -66,72 +90,58 @@ class Recurrence(torch.autograd.Function):
         ctx: Any, gates: Tensor, w_ss: Tensor, h0: Tensor, c0: Tensor, inside: Tensor | None, shape: StepShape
     ) -> Tensor:
         """See the class."""
-        steps, n, length, k4 = gates.shape
+        steps, d, n, length, k4 = gates.shape
         k, dtype = k4 // 4, gates.dtype
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        w, h_first, c_first = w_ss.to(dtype), h0.to(dtype), c0.to(wide)
-        hidden = gates.new_zeros(steps + 1, n, shape.before + length + shape.after, k)
-        states = hidden[:, :, shape.before : shape.before + length]
+        w, h_first, c_first = w_ss.to(dtype), h0.to(dtype)[:, None, None], c0.to(wide)[:, None, None]
+        hidden = gates.new_zeros(steps + 1, d, n, shape.before + length + shape.after, k)
+        states = shape.cut(hidden, 0, length)
         (hidden if shape.learned_ends else states[0]).copy_(h_first)
-        cells = torch.empty(steps + 1, n, length, k, dtype=wide, device=gates.device)
+        cells = torch.empty(steps + 1, d, n, length, k, dtype=wide, device=gates.device)
         cells[0] = c_first
-        active = torch.empty(steps, n, length, k4, dtype=dtype, device=gates.device)
+        active = torch.empty(gates.shape, dtype=wide, device=gates.device)
+        outside = None if inside is None else (~inside[:, :, None]).to(wide)  # (steps, length, 1)
         for s in range(steps):
-            pre = torch.mm(_neighbours(hidden[s], shape, length), w).view(n, length, k4)
-            pre = (pre + gates[s]).to(wide)
-            pre[..., : 3 * k].sigmoid_()
-            pre[..., 3 * k :].tanh_()
-            o, f, i, g = pre.split(k, dim=2)
+            pre = torch.bmm(_neighbours(hidden[s], shape, length), w).view(d, n, length, k4)
+            step = torch.add(pre, gates[s], out=active[s])
+            step[..., : 3 * k].sigmoid_()
+            step[..., 3 * k :].tanh_()
+            if outside is not None:
+                step[..., : 3 * k].mul_(1 - outside[s])  # o, f and i: nothing flows through
+            o, f, i, g = step.split(k, dim=3)
             torch.mul(f, cells[s], out=cells[s + 1]).addcmul_(i, g)
-            h = o * cells[s + 1].tanh()
-            if inside is not None:
-                outside = ~inside[s][:, None]  # (length, 1)
-                cells[s + 1] = torch.where(outside, c_first, cells[s + 1])
-                h = torch.where(outside, h_first.to(wide), h)
-            states[s + 1] = h
-            active[s] = pre
-        ctx.save_for_backward(hidden, cells, active, w, *(() if inside is None else (inside,)))
+            torch.mul(o, cells[s + 1].tanh(), out=states[s + 1])
+            if outside is not None:
+                cells[s + 1].addcmul_(outside[s], c_first)
+                states[s + 1].addcmul_(outside[s].to(dtype), h_first)
+        ctx.save_for_backward(hidden, cells, active, w, *(() if outside is None else (outside,)))
         ctx.shape = shape
         return states[1:].clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Back-propagation through the steps, one product per step for each of w_ss and the state before."""
+        """Back-propagation through the steps; what outside cells get is summed for the learned state."""
         hidden, cells, active, w, *rest = ctx.saved_tensors
-        inside: Tensor | None = rest[0] if rest else None
+        outside: Tensor | None = rest[0] if rest else None
         shape: StepShape = ctx.shape
-        steps, n, length, k4 = active.shape
-        k, wide = k4 // 4, cells.dtype
-        d_gates = torch.empty_like(active)
-        d_w = torch.zeros(w.shape, dtype=wide, device=w.device)
-        d_h0 = torch.zeros(k, dtype=wide, device=w.device)
-        d_c0 = torch.zeros_like(d_h0)
-        d_c = torch.zeros(n, length, k, dtype=wide, device=w.device)
-        d_state = torch.zeros_like(d_c)  # what step s + 1 asks of the hidden states of step s
-        d_pre = torch.empty(n, length, k4, dtype=wide, device=w.device)
-        for s in reversed(range(steps)):
-            d_h = d_state + grad[s]
-            if inside is not None:
-                outside = (~inside[s][:, None]).to(wide)
-                d_h0 += (d_h * outside).sum((0, 1))
-                d_c0 += (d_c * outside).sum((0, 1))
-                d_h, d_c = d_h * (1 - outside), d_c * (1 - outside)
-            o, f, i, g = active[s].to(wide).split(k, dim=2)
-            d_o, d_f, d_i, d_g = d_pre.split(k, dim=2)
-            tanh_c = cells[s + 1].tanh()
-            d_c = d_c + d_h * o * (1 - tanh_c * tanh_c)
-            torch.mul(d_h * tanh_c, o * (1 - o), out=d_o)
-            torch.mul(d_c * cells[s], f * (1 - f), out=d_f)
-            torch.mul(d_c * g, i * (1 - i), out=d_i)
-            torch.mul(d_c * i, 1 - g * g, out=d_g)
-            d_c = d_c * f
+        length = cells.shape[3]
+        d_gates = torch.empty(active.shape, dtype=hidden.dtype, device=active.device)
+        d_pre = torch.empty_like(active[0])
+        d_w = torch.zeros(w.shape, dtype=cells.dtype, device=w.device)
+        d_padded = torch.zeros(hidden.shape[1:], dtype=cells.dtype, device=w.device)
+        d_h0, d_c0, d_c = d_padded.clone(), torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
+        for s in reversed(range(active.shape[0])):
+            d_h = shape.cut(d_padded, 0, length) + grad[s]
+            if outside is not None:
+                shape.cut(d_h0, 0, length).addcmul_(d_h, outside[s])
+                d_c0.addcmul_(d_c, outside[s])
+            d_c = _cell_gradient(d_h, d_c, active[s], (cells[s], cells[s + 1]), d_pre)
             d_gates[s] = d_pre
-            flat = d_gates[s].view(n * length, k4)
-            d_w += torch.mm(_neighbours(hidden[s], shape, length).t(), flat)
-            d_before = _spread(torch.mm(flat, w.t()), shape, n, length).to(wide)
-            d_state = d_before[:, shape.before : shape.before + length]
+            flat = d_gates[s].flatten(1, 2)
+            d_w += torch.bmm(_neighbours(hidden[s], shape, length).transpose(1, 2), flat)
+            _spread(torch.bmm(flat, w.transpose(1, 2)), shape, d_padded)
             if shape.learned_ends:
-                d_h0 += d_before.sum((0, 1)) - d_state.sum((0, 1))
-        d_h0 += d_state.sum((0, 1))
-        d_c0 += d_c.sum((0, 1))
-        return d_gates, d_w, d_h0, d_c0, None, None
+                d_h0[:, :, : shape.before] += d_padded[:, :, : shape.before]
+                d_h0[:, :, shape.before + length :] += d_padded[:, :, shape.before + length :]
+        shape.cut(d_h0, 0, length).add_(shape.cut(d_padded, 0, length))
+        return d_gates, d_w, d_h0.sum((1, 2)), (d_c0 + d_c).sum((1, 2)), None, None

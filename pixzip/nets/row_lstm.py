@@ -54,9 +54,10 @@ class RowLstmLayer(nn.Module):
         gates = self.input_to_state(x)  # (n, 4h, h, w)
         if self.condition is not None:
             gates = gates + self.condition(conditioning)
-        rows = gates.permute(2, 0, 3, 1)  # (h, n, w, 4h)
-        states = Recurrence.apply(rows, self.state_to_state, self.h0, self.c0, None, ROW)
-        return self.up(states.permute(1, 3, 0, 2))
+        rows = gates.permute(2, 0, 3, 1).unsqueeze(1)  # (h, 1, n, w, 4h)
+        start = self.h0.unsqueeze(0), self.c0.unsqueeze(0)
+        states = Recurrence.apply(rows, self.state_to_state.unsqueeze(0), *start, None, ROW)
+        return self.up(states.squeeze(1).permute(1, 3, 0, 2))
 
 
 class RowLstm(Stack):
