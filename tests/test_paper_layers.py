@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +13,14 @@ from naive_nets import Naive, deconvolve, relu
 torch = pytest.importorskip("torch")
 
 from pixzip.nets import diagonal_bilstm  # noqa: E402
-from pixzip.nets.diagonal_bilstm import DIAGONAL, DiagonalBiLstmConfig, inside_skewed, skew, unskew  # noqa: E402
+from pixzip.nets.diagonal_bilstm import DiagonalBiLstmConfig, diagonal_steps, skew, unskew  # noqa: E402
 from pixzip.nets.masks import colours, weight_mask  # noqa: E402
 from pixzip.nets.multiscale import MultiScaleConfig  # noqa: E402
 from pixzip.nets.network import NETWORKS, build  # noqa: E402
 from pixzip.nets.pixelcnn import PixelCnnConfig  # noqa: E402
 from pixzip.nets.pixels import nats_of  # noqa: E402
-from pixzip.nets.recurrence import Recurrence  # noqa: E402
-from pixzip.nets.row_lstm import ROW, RowLstmConfig  # noqa: E402
+from pixzip.nets.recurrence import Recurrence, Steps  # noqa: E402
+from pixzip.nets.row_lstm import RowLstmConfig, row_steps  # noqa: E402
 
 ARCHITECTURES = {"pixelcnn": PixelCnnConfig, "row_lstm": RowLstmConfig, "diagonal_bilstm": DiagonalBiLstmConfig}
 SMALL: dict[str, Any] = {"layers": 2, "h": 4, "head": 7}
@@ -152,13 +153,12 @@ def test_bfloat16_and_float32_come_near_float64() -> None:
             assert network.nats(batch, torch.bfloat16).item() == pytest.approx(exact, rel=2e-2)
 
 
-@pytest.mark.parametrize(("shape", "inside"), [(ROW, None), (DIAGONAL, inside_skewed(4, 3, torch.device("cpu")))])
-def test_gradients_of_the_recurrence_equal_differences(shape: Any, inside: Any) -> None:
+@pytest.mark.parametrize(("steps", "length"), [(row_steps(5, 4), 4), (diagonal_steps(4, 3), 4)])
+def test_gradients_of_the_recurrence_equal_differences(steps: Any, length: int) -> None:
     g = torch.Generator().manual_seed(0)
-    steps, length = (5, 4) if inside is None else inside.shape
-    sizes = ((steps, 2, 2, length, 12), (2, len(shape.taps) * 3, 12), (2, 3), (2, 3))
+    sizes = ((len(steps.inside), 2, 2, length, 12), (2, len(steps.taps) * 3, 12), (2, 3), (2, 3))
     inputs = [torch.randn(*s, dtype=torch.float64, generator=g).requires_grad_() for s in sizes]
-    assert torch.autograd.gradcheck(lambda *a: Recurrence.apply(*a, inside, shape), inputs)
+    assert torch.autograd.gradcheck(lambda *a: Recurrence.apply(*a, steps), inputs)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5), (5, 1), (3, 4), (4, 3)])
@@ -167,12 +167,12 @@ def test_unskew_inverts_skew_and_rows_stand_on_the_diagonal(height: int, width: 
     skewed = skew(x)
     assert skewed.shape == (2, height, width + height - 1, 2)
     assert torch.equal(unskew(skewed), x)
-    inside = inside_skewed(height, width, torch.device("cpu"))
+    inside = diagonal_steps(height, width).inside
     for y in range(height):
         for s in range(width + height - 1):
             expected = x[:, y, s - y] if 0 <= s - y < width else torch.zeros(2, 2)
             assert torch.equal(skewed[:, y, s], expected)
-            assert bool(inside[s, y]) == (0 <= s - y < width)
+            assert (inside[s][0] <= y < inside[s][1]) == (0 <= s - y < width)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5), (5, 1)])
@@ -205,16 +205,22 @@ def test_mask_a_hides_the_own_colour_and_mask_b_does_not() -> None:
 
 def broken(name: str, network: Any, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """Plant one fault in a network or its module."""
+    module, steps = {
+        "row_lstm": ("row_lstm.row_steps", row_steps),
+        "diagonal_bilstm": ("diagonal_bilstm.diagonal_steps", diagonal_steps),
+    }[name]
+
+    def with_steps(change: Callable[[int, int], Steps]) -> None:
+        monkeypatch.setattr(f"pixzip.nets.{module}", change)
+
     if fault == "cells outside the picture evolve":
-        everywhere = lambda h, w, device: torch.ones(w + h - 1, h, dtype=torch.bool)  # noqa: E731
-        monkeypatch.setattr(diagonal_bilstm, "inside_skewed", everywhere)
+        with_steps(lambda h, w: replace(steps(h, w), inside=((0, h),) * (w + h - 1)))
     elif fault == "state-to-state taps reversed":
-        taps = replace(ROW, taps=ROW.taps[::-1]) if name == "row_lstm" else replace(DIAGONAL, taps=DIAGONAL.taps[::-1])
-        monkeypatch.setattr(f"pixzip.nets.{name}.{'ROW' if name == 'row_lstm' else 'DIAGONAL'}", taps)
-    elif fault == "zeros instead of h0 above the skewed map":
-        monkeypatch.setattr(diagonal_bilstm, "DIAGONAL", replace(DIAGONAL, learned_ends=False))
+        with_steps(lambda h, w: replace(steps(h, w), taps=steps(h, w).taps[::-1]))
+    elif fault == "zeros instead of h0 outside":
+        with_steps(lambda h, w: replace(steps(h, w), learned_outside=False))
     elif fault == "h0 instead of zeros beside the row":
-        monkeypatch.setattr("pixzip.nets.row_lstm.ROW", replace(ROW, learned_ends=True))
+        with_steps(lambda h, w: replace(steps(h, w), learned_outside=True))
     elif fault == "groups over all gates at once":
         for layer in network.layers:
             layer.input_to_state.mask = weight_mask("B", colours(8, 3), colours(16, 3), (1, 3))
@@ -224,7 +230,7 @@ def broken(name: str, network: Any, monkeypatch: pytest.MonkeyPatch, fault: str)
 
 FAULTS = [
     ("diagonal_bilstm", "cells outside the picture evolve"),
-    ("diagonal_bilstm", "zeros instead of h0 above the skewed map"),
+    ("diagonal_bilstm", "zeros instead of h0 outside"),
     ("diagonal_bilstm", "state-to-state taps reversed"),
     ("diagonal_bilstm", "right-to-left map not shifted"),
     ("row_lstm", "state-to-state taps reversed"),

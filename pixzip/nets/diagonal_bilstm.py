@@ -19,11 +19,8 @@ from torch.nn.functional import pad
 
 from pixzip.nets.masked_conv import MaskedConv
 from pixzip.nets.masks import colours, gate_colours
-from pixzip.nets.recurrence import Recurrence, StepShape
+from pixzip.nets.recurrence import Recurrence, Steps
 from pixzip.nets.stack import Stack, StackConfig
-
-#: A step is a column of the skewed map; above its first row is the learned h0.
-DIAGONAL = StepShape(taps=(-1, 0), learned_ends=True)
 
 
 @dataclass(frozen=True)
@@ -45,10 +42,13 @@ def unskew(x: Tensor) -> Tensor:
     return rows.reshape(n, h, steps + 1, c)[:, :, : steps - h + 1]
 
 
-def inside_skewed(height: int, width: int, device: torch.device) -> Tensor:
-    """(steps, height): whether step s of row y is a pixel of the picture."""
-    x = torch.arange(width + height - 1)[:, None] - torch.arange(height)
-    return ((x >= 0) & (x < width)).to(device)
+def diagonal_steps(height: int, width: int) -> Steps:
+    """A step is a column of the skewed map: row y reads rows y-1 and y of the column before.
+
+    Row y of step s is a pixel where 0 <= s - y < width; every other cell is (h0, c0).
+    """
+    inside = tuple((max(0, s - width + 1), min(height, s + 1)) for s in range(width + height - 1))
+    return Steps(taps=(-1, 0), inside=inside, learned_outside=True)
 
 
 def shift_down(x: Tensor) -> Tensor:
@@ -88,8 +88,7 @@ def hidden_states(is_maps: tuple[Tensor, Tensor], directions: tuple[Direction, D
     skewed = skew(torch.cat(is_maps)).unflatten(0, (2, n))  # (2, n, h, w + h - 1, 4h)
     w_ss = torch.stack([d.state_to_state for d in directions])
     h0, c0 = torch.stack([d.h0 for d in directions]), torch.stack([d.c0 for d in directions])
-    inside = inside_skewed(height, width, skewed.device)
-    states = Recurrence.apply(skewed.permute(3, 0, 1, 2, 4), w_ss, h0, c0, inside, DIAGONAL)
+    states = Recurrence.apply(skewed.permute(3, 0, 1, 2, 4), w_ss, h0, c0, diagonal_steps(height, width))
     both = unskew(states.permute(1, 2, 3, 0, 4).flatten(0, 1)).permute(0, 3, 1, 2)  # (2n, h, h, w)
     return both[:n], both[n:]
 

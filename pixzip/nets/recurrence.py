@@ -19,43 +19,48 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class StepShape:
-    """What a step reads of the step before it, and where its positions end."""
+class Steps:
+    """Geometry of a recurrence: which cells each step computes, and what it reads of the step before it."""
 
     #: Offsets along the step of the state-to-state convolution.
     taps: tuple[int, ...]
-    #: Whether the hidden state beyond the step's ends is the learned h0 (else it is 0).
-    learned_ends: bool
+    #: Of each step the cells [low, high) that lie inside the picture; the others never evolve.
+    inside: tuple[tuple[int, int], ...]
+    #: Whether the cells outside, and those beyond the step's ends, are the learned (h0, c0); else they are 0.
+    learned_outside: bool
 
     @property
     def before(self) -> int:
-        """Positions kept in front of the step for the taps."""
+        """Cells kept in front of the step for the taps."""
         return max(0, -min(self.taps))
 
     @property
     def after(self) -> int:
-        """Positions kept behind the step for the taps."""
+        """Cells kept behind the step for the taps."""
         return max(0, max(self.taps))
 
-    def cut(self, states: Tensor, tap: int, length: int) -> Tensor:
-        """(..., before + length + after, k) → (..., length, k): of each position the one at a tap."""
-        return states.narrow(-2, self.before + tap, length)
+    def cut(self, states: Tensor, cells: tuple[int, int], tap: int = 0) -> Tensor:
+        """(..., before + length + after, k) → (..., high - low, k): of cells [low, high) the neighbours at a tap."""
+        return states.narrow(-2, self.before + tap + cells[0], cells[1] - cells[0])
+
+    def neighbours(self, states: Tensor, cells: tuple[int, int]) -> Tensor:
+        """Hidden states at all taps: (d, n, before + length + after, k) → (d, n * (high - low), taps * k)."""
+        return torch.cat([self.cut(states, cells, tap) for tap in self.taps], dim=3).flatten(1, 2)
+
+    def spread(self, gradient: Tensor, cells: tuple[int, int], into: Tensor) -> None:
+        """Transpose of neighbours, added to ``into``."""
+        parts = gradient.view(*into.shape[:2], cells[1] - cells[0], -1).split(into.shape[3], dim=3)
+        for tap, part in zip(self.taps, parts, strict=True):
+            self.cut(into, cells, tap).add_(part)
 
 
-def _neighbours(hidden: Tensor, shape: StepShape, length: int) -> Tensor:
-    """Hidden states at the taps: (d, n, before + length + after, k) → (d, n * length, taps * k)."""
-    return torch.cat([shape.cut(hidden, tap, length) for tap in shape.taps], dim=3).flatten(1, 2)
-
-
-def _spread(d_neighbours: Tensor, shape: StepShape, into: Tensor) -> Tensor:
-    """Transpose of _neighbours: (d, n * length, taps * k) → into (d, n, before + length + after, k), overwritten."""
-    into.zero_()
-    d, n, positions, k = into.shape
-    length = positions - shape.before - shape.after
-    parts = d_neighbours.view(d, n, length, -1).split(k, dim=3)
-    for tap, part in zip(shape.taps, parts, strict=True):
-        shape.cut(into, tap, length).add_(part)
-    return into
+def _take(gradient: Tensor, live: Tensor, rest: Tensor) -> Tensor:
+    """The live part (a view) of a gradient; the gradient is cleared, what is not live is added to rest."""
+    taken = live.clone()
+    live.zero_()
+    rest.add_(gradient)
+    gradient.zero_()
+    return taken
 
 
 def _cell_gradient(d_h: Tensor, d_c: Tensor, gates: Tensor, cells: tuple[Tensor, Tensor], out: Tensor) -> Tensor:
@@ -81,67 +86,60 @@ class Recurrence(torch.autograd.Function):
     """Hidden states (steps, d, n, length, k) of d independent directions from gates (steps, d, n, length, 4k).
 
     gates is the input-to-state map, in the order o, f, i, g. w_ss (d, taps * k, 4k); h0 and c0 (d, k) are the learned
-    state before the first step and, where ``inside`` (steps, length) is False, of every cell: those lie outside the
-    picture and never evolve. Products are in the dtype of the gates, cell states in float32 or float64.
+    state of every cell before the first step. Products are in the dtype of the gates, cell states in float32 or
+    float64.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, gates: Tensor, w_ss: Tensor, h0: Tensor, c0: Tensor, inside: Tensor | None, shape: StepShape
-    ) -> Tensor:
+    def forward(ctx: Any, gates: Tensor, w_ss: Tensor, h0: Tensor, c0: Tensor, steps: Steps) -> Tensor:
         """See the class."""
-        steps, d, n, length, k4 = gates.shape
+        count, d, n, length, k4 = gates.shape
         k, dtype = k4 // 4, gates.dtype
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        w, h_first, c_first = w_ss.to(dtype), h0.to(dtype)[:, None, None], c0.to(wide)[:, None, None]
-        hidden = gates.new_zeros(steps + 1, d, n, shape.before + length + shape.after, k)
-        states = shape.cut(hidden, 0, length)
-        (hidden if shape.learned_ends else states[0]).copy_(h_first)
-        cells = torch.empty(steps + 1, d, n, length, k, dtype=wide, device=gates.device)
-        cells[0] = c_first
+        w = w_ss.to(dtype)
+        hidden = gates.new_zeros(count + 1, d, n, steps.before + length + steps.after, k)
+        first = hidden if steps.learned_outside else steps.cut(hidden[0], (0, length))
+        first.copy_(h0[:, None, None])
+        cells = torch.empty(count + 1, d, n, length, k, dtype=wide, device=gates.device)
+        cells.copy_(c0[:, None, None])
         active = torch.empty(gates.shape, dtype=wide, device=gates.device)
-        outside = None if inside is None else (~inside[:, :, None]).to(wide)  # (steps, length, 1)
-        for s in range(steps):
-            pre = torch.bmm(_neighbours(hidden[s], shape, length), w).view(d, n, length, k4)
-            step = torch.add(pre, gates[s], out=active[s])
+        for s, inside in enumerate(steps.inside):
+            now = slice(*inside)
+            pre = torch.bmm(steps.neighbours(hidden[s], inside), w).view(d, n, -1, k4)
+            step = torch.add(pre, gates[s, :, :, now], out=active[s, :, :, now])
             step[..., : 3 * k].sigmoid_()
             step[..., 3 * k :].tanh_()
-            if outside is not None:
-                step[..., : 3 * k].mul_(1 - outside[s])  # o, f and i: nothing flows through
             o, f, i, g = step.split(k, dim=3)
-            torch.mul(f, cells[s], out=cells[s + 1]).addcmul_(i, g)
-            torch.mul(o, cells[s + 1].tanh(), out=states[s + 1])
-            if outside is not None:
-                cells[s + 1].addcmul_(outside[s], c_first)
-                states[s + 1].addcmul_(outside[s].to(dtype), h_first)
-        ctx.save_for_backward(hidden, cells, active, w, *(() if outside is None else (outside,)))
-        ctx.shape = shape
-        return states[1:].clone()
+            c = torch.mul(f, cells[s, :, :, now], out=cells[s + 1, :, :, now]).addcmul_(i, g)
+            torch.mul(o, c.tanh(), out=steps.cut(hidden[s + 1], inside))
+        ctx.save_for_backward(hidden, cells, active, w)
+        ctx.steps = steps
+        return steps.cut(hidden[1:], (0, length)).clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Back-propagation through the steps; what outside cells get is summed for the learned state."""
-        hidden, cells, active, w, *rest = ctx.saved_tensors
-        outside: Tensor | None = rest[0] if rest else None
-        shape: StepShape = ctx.shape
-        length = cells.shape[3]
-        d_gates = torch.empty(active.shape, dtype=hidden.dtype, device=active.device)
-        d_pre = torch.empty_like(active[0])
-        d_w = torch.zeros(w.shape, dtype=cells.dtype, device=w.device)
-        d_padded = torch.zeros(hidden.shape[1:], dtype=cells.dtype, device=w.device)
-        d_h0, d_c0, d_c = d_padded.clone(), torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
-        for s in reversed(range(active.shape[0])):
-            d_h = shape.cut(d_padded, 0, length) + grad[s]
-            if outside is not None:
-                shape.cut(d_h0, 0, length).addcmul_(d_h, outside[s])
-                d_c0.addcmul_(d_c, outside[s])
-            d_c = _cell_gradient(d_h, d_c, active[s], (cells[s], cells[s + 1]), d_pre)
-            d_gates[s] = d_pre
-            flat = d_gates[s].flatten(1, 2)
-            d_w += torch.bmm(_neighbours(hidden[s], shape, length).transpose(1, 2), flat)
-            _spread(torch.bmm(flat, w.transpose(1, 2)), shape, d_padded)
-            if shape.learned_ends:
-                d_h0[:, :, : shape.before] += d_padded[:, :, : shape.before]
-                d_h0[:, :, shape.before + length :] += d_padded[:, :, shape.before + length :]
-        shape.cut(d_h0, 0, length).add_(shape.cut(d_padded, 0, length))
-        return d_gates, d_w, d_h0.sum((1, 2)), (d_c0 + d_c).sum((1, 2)), None, None
+        """Back-propagation through the steps; what cells outside get is summed for the learned state."""
+        hidden, cells, active, w = ctx.saved_tensors
+        steps: Steps = ctx.steps
+        wide, everywhere = cells.dtype, (0, cells.shape[3])
+        d_gates = torch.zeros(active.shape, dtype=hidden.dtype, device=active.device)
+        d_w = torch.zeros(w.shape, dtype=wide, device=w.device)
+        d_hidden = torch.zeros(hidden.shape[1:], dtype=wide, device=w.device)  # of the step at hand, from later ones
+        d_cells = torch.zeros_like(cells[0])
+        d_h0, d_c0 = torch.zeros_like(d_hidden), torch.zeros_like(d_cells)
+        for s, inside in reversed(list(enumerate(steps.inside))):
+            now = slice(*inside)
+            steps.cut(d_hidden, everywhere).add_(grad[s])
+            d_h = _take(d_hidden, steps.cut(d_hidden, inside), d_h0)
+            d_c = _take(d_cells, d_cells[:, :, now], d_c0)
+            d_pre = torch.empty_like(active[s, :, :, now])
+            before_and_after = cells[s, :, :, now], cells[s + 1, :, :, now]
+            d_cells[:, :, now] = _cell_gradient(d_h, d_c, active[s, :, :, now], before_and_after, d_pre)
+            d_gates[s, :, :, now] = d_pre
+            flat = d_pre.to(w.dtype).flatten(1, 2)
+            d_w += torch.bmm(steps.neighbours(hidden[s], inside).transpose(1, 2), flat)
+            steps.spread(torch.bmm(flat, w.transpose(1, 2)), inside, d_hidden)
+        d_h0 += d_hidden
+        if not steps.learned_outside:
+            d_h0 = steps.cut(d_h0, everywhere)  # beyond the ends is 0, not h0
+        return d_gates, d_w, d_h0.sum((1, 2)), (d_c0 + d_cells).sum((1, 2)), None

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from pixzip.nets.masked_conv import MaskedConv
 from pixzip.nets.masks import colours, gate_colours
-from pixzip.nets.recurrence import Recurrence, StepShape
+from pixzip.nets.recurrence import Recurrence, Steps
 from pixzip.nets.stack import Stack, StackConfig
 
-#: A step is a row: h = 0 beyond its first and last column.
-ROW = StepShape(taps=(-1, 0, 1), learned_ends=False)
+
+def row_steps(height: int, width: int) -> Steps:
+    """A step is a row: it reads the row above at x-1, x and x+1, and h = 0 beyond the first and last column."""
+    return Steps(taps=(-1, 0, 1), inside=((0, width),) * height, learned_outside=False)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class RowLstmLayer(nn.Module):
             gates = gates + self.condition(conditioning)
         rows = gates.permute(2, 0, 3, 1).unsqueeze(1)  # (h, 1, n, w, 4h)
         start = self.h0.unsqueeze(0), self.c0.unsqueeze(0)
-        states = Recurrence.apply(rows, self.state_to_state.unsqueeze(0), *start, None, ROW)
+        steps = row_steps(x.shape[2], x.shape[3])
+        states = Recurrence.apply(rows, self.state_to_state.unsqueeze(0), *start, steps)
         return self.up(states.squeeze(1).permute(1, 3, 0, 2))
 
 
