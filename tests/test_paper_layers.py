@@ -143,6 +143,26 @@ def test_nats_are_those_of_the_logits(name: str, choices: dict[str, Any]) -> Non
     assert total.item() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "multiscale"])
+def test_pictures_of_a_batch_do_not_mix(name: str) -> None:
+    config: Any = RowLstmConfig(**SMALL) if name == "multiscale" else ARCHITECTURES[name](**SMALL, skip=True)
+    if name == "multiscale":
+        config = MultiScaleConfig(config, DiagonalBiLstmConfig(**SMALL), factor=2, features=3)
+    network, crops = randomised(config), crops_of("rgb", 4, 6, n=3)
+    with torch.no_grad():
+        together = network.logits(crops, torch.float64)
+        for i in range(3):
+            alone = network.logits(crops[i : i + 1], torch.float64)[0]
+            torch.testing.assert_close(together[i], alone, rtol=1e-12, atol=1e-12)
+
+
+def test_a_seed_gives_its_weights() -> None:
+    config = MultiScaleConfig(RowLstmConfig(**SMALL), DiagonalBiLstmConfig(**SMALL), factor=2, features=3)
+    one, same, other = (build(config, seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_bfloat16_and_float32_come_near_float64() -> None:
     for config in (*(c(**SMALL) for c in ARCHITECTURES.values()),):
         network = randomised(config)
