@@ -12,6 +12,8 @@ from naive_nets import Naive, deconvolve, relu
 
 torch = pytest.importorskip("torch")
 
+from small_nets import ARCHITECTURES, crops_of, randomised  # noqa: E402
+
 from pixzip.nets import diagonal_bilstm  # noqa: E402
 from pixzip.nets.diagonal_bilstm import DiagonalBiLstmConfig, diagonal_steps, skew, unskew  # noqa: E402
 from pixzip.nets.masks import colours, weight_mask  # noqa: E402
@@ -22,7 +24,6 @@ from pixzip.nets.pixels import nats_of  # noqa: E402
 from pixzip.nets.recurrence import Recurrence, Steps  # noqa: E402
 from pixzip.nets.row_lstm import RowLstmConfig, row_steps  # noqa: E402
 
-ARCHITECTURES = {"pixelcnn": PixelCnnConfig, "row_lstm": RowLstmConfig, "diagonal_bilstm": DiagonalBiLstmConfig}
 SMALL: dict[str, Any] = {"layers": 2, "h": 4, "head": 7}
 CASES = [
     (name, {"pictures": pictures, "residual": residual, "skip": skip, "frame": frame})
@@ -34,23 +35,6 @@ CASES = [
         ("binary", False, True, "raw"),
     )
 ]
-
-
-def crops_of(pictures: str, h: int = 5, w: int = 4, n: int = 1, seed: int = 0) -> Any:
-    random = np.random.default_rng(seed)
-    planes = 3 if pictures == "rgb" else 1
-    return random.integers(0, 2 if pictures == "binary" else 256, (n, h, w, planes)).astype(np.uint8)
-
-
-def randomised(config: Any, seed: int = 0, scale: float = 1.0) -> Any:
-    """A network whose biases and initial states are random too; all parameters times scale."""
-    network = build(config, seed)
-    g = torch.Generator().manual_seed(seed + 100)
-    with torch.no_grad():
-        for p in network.parameters():
-            noise = 0.3 if p.dim() == 1 else 0.01
-            p.add_(noise * torch.randn(p.shape, generator=g)).mul_(scale)
-    return network
 
 
 def parameters(network: Any) -> dict[str, Any]:

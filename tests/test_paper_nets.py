@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_paper_layers import ARCHITECTURES, crops_of, randomised
 
 torch = pytest.importorskip("torch")
+
+from small_nets import ARCHITECTURES, crops_of, randomised  # noqa: E402
 
 from pixzip.errors import TrainingDataError, TrainingError  # noqa: E402
 from pixzip.nets import diagonal_bilstm, multiscale, pixels  # noqa: E402
