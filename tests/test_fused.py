@@ -113,3 +113,8 @@ def test_gates_of_integer_products_equal_torch() -> None:
     expected = torch.cat([pre[:, : 3 * STATES].sigmoid(), pre[:, 3 * STATES :].tanh()], dim=1)
     expected.view(ROWS, WIDTH + 1, -1)[:, WIDTH] = 0
     torch.testing.assert_close(gates.float(), expected, atol=2**-9, rtol=2**-8)
+
+
+def test_no_gradient_passes_where_a_hidden_layer_was_cut() -> None:
+    held = torch.tensor([[-128, -127, 0, 126, 127]], dtype=torch.int8)
+    assert fused.clear_cut(torch.ones(1, 5).bfloat16(), held).tolist() == [[0, 1, 1, 1, 0]]

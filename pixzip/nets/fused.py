@@ -280,6 +280,16 @@ def _activated(
             gates[p, j] = _store(real[j])
 
 
+@_fast
+def _clear_cut(gradient: Bits, held: NDArray[np.int8]) -> None:
+    """Zero where held is at either end of int8."""
+    m, k = gradient.shape
+    for p in range(m):
+        for j in range(k):
+            inside = (held[p, j] > -128) & (held[p, j] < 127)
+            gradient[p, j] = gradient[p, j] if inside else np.uint16(0)
+
+
 def _bits(t: Tensor) -> Bits:
     """A bfloat16 tensor as its 16-bit patterns, sharing memory."""
     return t.view(torch.int16).numpy().view(np.uint16)
@@ -371,3 +381,9 @@ def integer_gates(
 def relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
     """The gradient before a ReLU from that after it; a comparison and a product of bfloat16 cost ten times as much."""
     return torch.ops.aten.threshold_backward(gradient, output, 0)
+
+
+def clear_cut(gradient: Tensor, held: Tensor) -> Tensor:
+    """gradient (m, k) bfloat16, in place 0 where the hidden layer, int8 held less 128, was cut at 0 or at its top."""
+    _clear_cut(_bits(gradient), held.numpy())
+    return gradient

@@ -30,6 +30,7 @@ from pixzip.nets.exponents import (
     weight_exponents,
 )
 from pixzip.nets.flat_map import FlatMap
+from pixzip.nets.fused import clear_cut, integer_gates, integer_softmax_nats
 from pixzip.nets.layers import CONV_TAPS, IS_TAPS, SS_TAPS, ConvBlock, Linear, RowLstm, gather_taps
 from pixzip.nets.tables import Tables
 from pixzip.nets.trunk import Nats, TrunkModel
@@ -176,15 +177,11 @@ class GateIntegers:
         weights = (to_int8(w_is, power(e_is)), to_int8(w_ss, power(e_ss)))
         return GateIntegers(*weights, e_is, e_ss, *lefts, to_int32(b, grid), grid - GATE_INDEX)
 
-    def real_gates(self, acc_is: Tensor, acc_ss: Tensor) -> Tensor:
-        """Values of the gates o, f, i, g for the gradient; the forward pass reads the tables."""
+    def real_gates(self, acc_is: Tensor, acc_ss: Tensor, width: int, gates: Tensor) -> None:
+        """Fill the values of the gates o, f, i, g for the gradient; the forward pass reads the tables."""
         grid = self.shift + GATE_INDEX
-        pre = torch.addcmul(self.b * power(-grid), acc_is.float(), power(self.is_left - grid))
-        pre.addcmul_(acc_ss.float(), power(self.ss_left - grid))
-        k = pre.shape[1] // 4
-        pre[:, : 3 * k].sigmoid_()
-        pre[:, 3 * k :].tanh_()
-        return pre
+        scales = power(self.is_left - grid), power(self.ss_left - grid)
+        integer_gates((acc_is, acc_ss), scales, self.b * power(-grid), width, gates)
 
 
 class QuantisedRowLstm(RowLstm):
@@ -213,8 +210,7 @@ class QuantisedRowLstm(RowLstm):
             kernels.lstm_cell(*sums, tables.sigmoid, tables.tanh, *maps)
             for part in (h[lo:hi], cells[y + 1]):
                 part.view(m.n, m.w + 1, k)[:, m.w].zero_()
-            gates[lo:hi] = q.real_gates(acc_is, acc_ss)
-            gates[lo:hi].view(m.n, m.w + 1, 4 * k)[:, m.w].zero_()
+            q.real_gates(acc_is, acc_ss, m.w, gates[lo:hi])
         real = (a.to(GRADIENT) * 2.0**-e.a, h.to(GRADIENT) * 2.0**-STATE, gates, cells.float().mul_(2.0**-GATE))
         ctx.save_for_backward(*real, real_weights(q.w_is, q.is_exponent), real_weights(q.w_ss, q.ss_exponent))
         ctx.m = m
@@ -315,16 +311,11 @@ class QuantisedHeadLoss(torch.autograd.Function):
             s = slice(lo, lo + chunk)
             a = to_int8(x[s], 2.0**feature)
             hidden, logits = head_logits(a, known_errors[:, s].contiguous(), q)
-            target = symbols[s][:, None]
-            log_p = torch.log_softmax(logits.float().mul_(2.0**-LOGIT), dim=1)
-            total -= log_p.gather(1, target).sum(dtype=torch.float64)
-            d_logits = log_p.exp_()
-            d_logits.scatter_add_(1, target, -torch.ones_like(target, dtype=d_logits.dtype))
-            grads[4] += d_logits.sum(0)
-            d_logits = d_logits.to(GRADIENT)
+            nats, d_logits = integer_softmax_nats(logits, 2.0**-LOGIT, symbols[s], grads[4])
+            total += nats
             grads[3] += real_hidden(hidden, e.h).t() @ d_logits
-            d_hidden = (d_logits @ v_real.t()).mul_((hidden > -128) & (hidden < 127))
-            grads[2] += d_hidden.sum(0, dtype=torch.float32)
+            d_hidden = clear_cut(d_logits @ v_real.t(), hidden)
+            grads[2] += d_hidden.sum(0)
             grads[0] += (a.to(GRADIENT) * 2.0**-feature).t() @ d_hidden
             if colour:
                 grads[1] += phi[s].t() @ d_hidden
