@@ -1,4 +1,4 @@
-"""Sizes of the paper's networks, from their presets: layers, parameters, multiply-accumulates.
+"""Sizes of the paper's networks, from their presets: parameters, multiply-accumulates.
 
     python bench/network_sizes.py
 
@@ -43,11 +43,14 @@ def parts_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def main() -> None:
-    """Print one line per preset."""
-    presets = sorted((p for p in files("pixzip").joinpath("presets").iterdir()), key=lambda p: p.name)
+    """Print one line per network of each preset."""
+    presets = sorted(files("pixzip").joinpath("presets").iterdir(), key=lambda p: p.name)
     print(f"{'preset':36}{'count':>12}{'stored':>12}{'MAC':>14}")
     for path in presets:
-        config = config_of(tomllib.loads(path.read_text(encoding="utf-8"))["model"])
+        table = tomllib.loads(path.read_text(encoding="utf-8"))["model"]
+        if table["architecture"] == "trunk":
+            continue
+        config = config_of(table)
         name = path.name.removesuffix(".toml")
         for part, network in parts_of(build(config)):
             count, stored, macs = sizes(network)

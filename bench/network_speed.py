@@ -32,7 +32,7 @@ def main(preset: str, batch: int, dtype: str, seconds: float) -> None:
     table = tomllib.loads(text)
     config = config_of(table["model"])
     network = build(config)
-    side, count = table["training"]["crop"], batch or table["training"]["batch"]
+    side, count = table["data"]["crop"], batch or table["training"]["batch"]
     kind = getattr(config, "large", config).pictures
     shape = (count, side, side, 3 if kind == "rgb" else 1)
     crops = np.random.default_rng(0).integers(0, 2 if kind == "binary" else 256, shape).astype(np.uint8)

@@ -75,7 +75,7 @@ def test_multiscale_equals_loops_over_pixels(name: str, factor: int) -> None:
     part = ARCHITECTURES[name](**SMALL)
     config = MultiScaleConfig(PixelCnnConfig(**SMALL), part, factor=factor, features=3)
     network = randomised(config)
-    crops = crops_of("rgb", 8, 4)
+    crops = crops_of("rgb", 7, 5)
     batch, p = network.prepare(crops), parameters(network)
     np.testing.assert_array_equal(batch.small.symbols[0], crops[0, ::factor, ::factor])
     conditioning = batch.small.inputs[0].astype(np.float64)
@@ -83,7 +83,7 @@ def test_multiscale_equals_loops_over_pixels(name: str, factor: int) -> None:
         weights = p[f"upsampler.layers.{i}.weight"], p[f"upsampler.layers.{i}.bias"]
         conditioning = deconvolve(relu(conditioning) if i else conditioning, *weights)
     large = {key[6:]: value for key, value in p.items() if key.startswith("large.")}
-    expected = Naive(large, name, part).outputs(batch.large.inputs[0].astype(np.float64), conditioning)
+    expected = Naive(large, name, part).outputs(batch.large.inputs[0].astype(np.float64), conditioning[:7, :5])
     with torch.no_grad():
         got = network.logits(crops, torch.float64)[0].permute(1, 2, 0, 3).numpy().reshape(expected.shape)
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
@@ -91,7 +91,7 @@ def test_multiscale_equals_loops_over_pixels(name: str, factor: int) -> None:
 
 def test_multiscale_nats_are_small_nats_and_those_of_unknown_sub_pixels() -> None:
     config = MultiScaleConfig(PixelCnnConfig(**SMALL), RowLstmConfig(**SMALL), factor=2, features=3)
-    network, crops = randomised(config), crops_of("rgb", 6, 4, n=2)
+    network, crops = randomised(config), crops_of("rgb", 5, 4, n=2)
     batch = network.prepare(crops)
     assert batch.sub_pixels == crops.size
     with torch.no_grad():

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pixzip.errors import TrainingDataError, TrainingError
+from pixzip.errors import TrainingError
 from pixzip.nets.diagonal_bilstm import DiagonalBiLstm, DiagonalBiLstmConfig
 from pixzip.nets.masked_conv import Upsampling
 from pixzip.nets.pixelcnn import PixelCnn, PixelCnnConfig
@@ -69,7 +69,7 @@ class MultiScaleBatch:
 
 
 def picked(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """(n, h, w, planes) → (n, h / factor, w / factor, planes): the pixels (y * factor, x * factor)."""
+    """(n, h, w, planes) → (n, ceil(h / factor), ceil(w / factor), planes): the pixels (y * factor, x * factor)."""
     return np.ascontiguousarray(pixels[:, ::factor, ::factor])
 
 
@@ -117,24 +117,21 @@ class MultiScale(nn.Module):
         self.large = _network(config.large, seed + 2, config.features)
 
     def prepare(self, crops: NDArray[np.uint8]) -> MultiScaleBatch:
-        """(n, h, w, planes) pixels → small and whole pictures.
-
-        Raises TrainingDataError where a side is not a multiple of factor.
-        """
+        """(n, h, w, planes) pixels → small and whole pictures. Raises TrainingDataError for crops of another kind."""
         factor = self.config.factor
-        if crops.ndim != 4 or crops.shape[1] % factor or crops.shape[2] % factor:
-            raise TrainingDataError(f"crops {crops.shape}: height and width must be multiples of factor {factor}")
-        small, large = self.small.prepare(picked(crops, factor)), self.large.prepare(crops)
+        large = self.large.prepare(crops)
+        small = self.small.prepare(picked(crops, factor))
         return MultiScaleBatch(small, large, unknown_pixels(crops.shape[1], crops.shape[2], factor))
 
-    def conditioning(self, small: PixelBatch, dtype: torch.dtype) -> Tensor:
-        """(n, c, h, w) of the whole pictures."""
-        inputs = torch.from_numpy(small.inputs).to(self.small.first.bias.device, dtype)
-        return self.upsampler(inputs.permute(0, 3, 1, 2))
+    def conditioning(self, batch: MultiScaleBatch, dtype: torch.dtype) -> Tensor:
+        """(n, c, h, w) of the whole pictures; what the upsampling makes beyond their edges is cut off."""
+        inputs = torch.from_numpy(batch.small.inputs).to(self.small.first.bias.device, dtype)
+        height, width = batch.unknown.shape
+        return self.upsampler(inputs.permute(0, 3, 1, 2))[:, :, :height, :width]
 
     def nats(self, batch: MultiScaleBatch, dtype: torch.dtype) -> Tensor:
         """Scalar float64: nats of the small pictures and of the unknown sub-pixels of the whole ones."""
-        conditioning = self.conditioning(batch.small, dtype)
+        conditioning = self.conditioning(batch, dtype)
         large = self.large.sub_pixel_nats(batch.large, dtype, conditioning)  # (n, h, w, planes)
         unknown = torch.from_numpy(batch.unknown)[..., None].to(large)
         return self.small.nats(batch.small, dtype) + (large * unknown).sum(dtype=torch.float64)
@@ -142,5 +139,5 @@ class MultiScale(nn.Module):
     def logits(self, pixels: NDArray[np.uint8], dtype: torch.dtype = torch.float32) -> Tensor:
         """Of the whole pictures, as Stack.logits; those of known pixels mean nothing. small.logits has the others."""
         batch = self.prepare(pixels)
-        outputs = self.large.outputs(batch.large, dtype, self.conditioning(batch.small, dtype))
+        outputs = self.large.outputs(batch.large, dtype, self.conditioning(batch, dtype))
         return as_logits(outputs, self.config.large.pictures)
