@@ -1,9 +1,10 @@
 """A folder of photographs → model, row, payload and file bits per sub-pixel beside PNG, WebP and JPEG XL.
 
-    python bench/photographs.py FOLDER [--model NAME] [--csv FILE] [--no-peers]
+    python bench/photographs.py FOLDER [--model NAME] [--csv FILE] [--no-peers] [--gray]
 
 Every file is decoded and compared with the picture before it is counted; every peer likewise. Bits are per sub-pixel
-(bits/dim), headers counted. JPEG XL takes part where the package pillow-jxl-plugin is installed.
+(bits/dim), headers counted; --gray turns the pictures into 8-bit gray first (ITU-R 601-2 luma). JPEG XL takes part
+where the package pillow-jxl-plugin is installed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def peer_bits(pixels: np.ndarray[Any, np.dtype[np.uint8]], options: dict[str, An
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, **options)
     with Image.open(io.BytesIO(out.getvalue())) as again:
-        if not np.array_equal(np.asarray(again.convert("RGB")), pixels):
+        if not np.array_equal(np.asarray(again.convert("L" if pixels.ndim == 2 else "RGB")), pixels):
             raise SystemExit(f"{options['format']} did not return the same pixels")
     return 8 * len(out.getvalue())
 
@@ -56,11 +57,11 @@ def engine() -> str:
     return "int8" if importlib.util.find_spec("torch") else "float32"
 
 
-def measure(path: Path, name: str, model: Model, peers: bool) -> dict[str, Any]:
+def measure(path: Path, name: str, model: Model, peers: bool, gray: bool) -> dict[str, Any]:
     """One row of the table; bits are totals of the picture."""
     with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]
+        pixels = np.asarray(image.convert("RGB").convert("L") if gray else image.convert("RGB"))
+    planes = pixels[None, None] if gray else np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]
     start = time.perf_counter()
     encoded = codec.encode(model, planes)
     encode_s = time.perf_counter() - start
@@ -114,14 +115,15 @@ def show(rows: list[dict[str, Any]]) -> None:
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path))
 @click.option("--peers/--no-peers", default=True)
 @click.option("--first", type=int, default=None, help="Only the first N pictures.")
-def main(folder: Path, name: str, csv_path: Path | None, peers: bool, first: int | None) -> None:
+@click.option("--gray", is_flag=True, help="Turn the pictures into 8-bit gray first.")
+def main(folder: Path, name: str, csv_path: Path | None, peers: bool, first: int | None, gray: bool) -> None:
     """Measure every picture of FOLDER."""
     model = find_model(name)
     print(f"model {name}, digest {model.digest[:8].hex()}, {len(model.data)} bytes; Python {platform.python_version()}")
     rows = []
     for path in sorted(folder.iterdir())[:first]:
         if path.suffix.lower() in (".png", ".webp", ".tif", ".tiff", ".ppm"):
-            rows.append(measure(path, name, model, peers))
+            rows.append(measure(path, name, model, peers, gray))
             print(f"  {path.name} {rows[-1]['file'] / rows[-1]['sub_pixels']:.4f}", flush=True)
     if csv_path:
         with csv_path.open("w", newline="") as handle:
