@@ -37,7 +37,8 @@ def test_every_preset_is_a_configuration_and_survives_writing(name: str, tmp_pat
 
 def test_the_default_preset_is_the_default_recipe() -> None:
     config = from_tables(preset_tables("default"))
-    assert (config.model, config.training) == (TrunkConfig(), TrainingSettings())
+    assert (config.model, config.training) == (TrunkConfig(), TrainingSettings(quantised_steps=1900))
+    assert (config.data.planes, config.data.crop, config.data.gray_share) == (3, 64, 0.06)
 
 
 @pytest.mark.parametrize(

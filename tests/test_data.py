@@ -262,7 +262,7 @@ def test_a_split_with_an_empty_side_is_refused(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------ crops
 
-SETTINGS = DataSettings(crop=4, validation_crop=4)
+SETTINGS = DataSettings(crop=4, validation_crop=4, planes=3)
 
 
 def test_crops_depend_on_seed_attempt_step_and_place_only() -> None:

@@ -51,7 +51,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def config(photos: Path) -> Config:
     """A run of seconds; the third picture by hash is held out."""
-    data = DataSettings(train=str(photos), validation_share=0.5, validation_crop=16, crop=16)
+    data = DataSettings(train=str(photos), validation_share=0.5, validation_crop=16, crop=16, planes=3)
     return Config(SMALL, TRAINING, data)
 
 

@@ -15,8 +15,9 @@ class DataSettings:
 
     ``train`` and ``validation`` are folders or data sets such as ``cifar10/train:FOLDER`` (pixzip.data.sources).
     Without ``validation`` a share ``validation_share`` of ``train`` is held out, chosen by content.
-    ``scales``: a crop is taken s times as large and reduced by box averaging, s drawn from these (large pictures
-    only): that removes the traces of JPEG. ``orientations``: all eight, mirror (left-right), or none.
+    ``scales``: a crop is taken s times as large and reduced by box averaging, s drawn from these where the picture is
+    large enough: that removes the traces of JPEG. ``planes`` of 0 stands for as many as the network reads.
+    ``orientations``: all eight, mirror (left-right), or none.
     """
 
     train: str = ""
@@ -24,7 +25,7 @@ class DataSettings:
     validation_share: float = 0.05
     validation_crop: int = 128
     validation_pictures: int = 0
-    planes: int = 3
+    planes: int = 0
     crop: int = 64
     orientations: str = "all"
     scales: tuple[int, ...] = (1,)
@@ -39,8 +40,8 @@ class DataSettings:
                 raise TrainingError(f"data.{name} {getattr(self, name)}: must be from 0 to 1")
         if self.crop < 1 or self.validation_crop < 1 or self.validation_pictures < 0:
             raise TrainingError("data.crop and data.validation_crop must be at least 1, validation_pictures 0 (all)")
-        if self.planes not in (1, 3):
-            raise TrainingError(f"data.planes {self.planes}: must be 1 or 3")
+        if self.planes not in (0, 1, 3):
+            raise TrainingError(f"data.planes {self.planes}: must be 1 or 3, or 0 for what the network reads")
         if self.orientations not in ORIENTATIONS:
             raise TrainingError(f"data.orientations {self.orientations!r}: must be one of {', '.join(ORIENTATIONS)}")
         if not self.scales or min(self.scales) < 1 or max(self.scales) > 16:

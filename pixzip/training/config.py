@@ -38,7 +38,7 @@ Tables = dict[str, Any]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a network is trained; lengths are optimiser steps, rates are per step. The defaults are the default model's.
+    """How a network is trained; lengths are optimiser steps, rates are per step.
 
     Phase one, float: the rate rises over ``warmup`` steps, stays at ``rate`` until ``decay`` steps before the end and
     falls (``decay_shape``) to ``rate * final``. Until the fall begins a run does not depend on its length, so it can
@@ -58,7 +58,7 @@ class TrainingSettings:
     decay_shape: str = "cosine"
     rate: float = 2.5e-3
     final: float = 0.3
-    quantised_steps: int = 1900
+    quantised_steps: int = 0
     quantised_rate: float = 7e-4
     optimiser: str = "adamw"
     other_rate: float = 0.0
@@ -134,11 +134,21 @@ def architecture_of(model: Any) -> str:
 def from_tables(tables: Mapping[str, Any]) -> Config:
     """Raises TrainingError for unknown keys, naming the nearest, wrong types, and values that cannot be followed."""
     _check_keys(tables, ("model", "training", "data"), "the configuration")
-    return Config(
-        _network(_table(tables.get("model", {}), "model"), "model"),
-        _made(TrainingSettings, _table(tables.get("training", {}), "training"), "training"),
-        _made(DataSettings, _table(tables.get("data", {}), "data"), "data"),
-    )
+    model = _network(_table(tables.get("model", {}), "model"), "model")
+    training = _made(TrainingSettings, _table(tables.get("training", {}), "training"), "training")
+    data: DataSettings = _made(DataSettings, _table(tables.get("data", {}), "data"), "data")
+    return Config(model, training, dataclasses.replace(data, planes=data.planes or planes_of(model)))
+
+
+def planes_of(model: Any) -> int:
+    """Planes of the pictures that a network reads: one of gray and binary pictures, else three."""
+    inner = getattr(model, "large", model)  # of a Multi-Scale network
+    return 1 if getattr(inner, "pictures", "rgb") in ("gray", "binary") else 3
+
+
+def levels_of(model: Any) -> int:
+    """Values of a sub-pixel that a network tells apart: 2 of binary pictures, else 256."""
+    return 2 if getattr(getattr(model, "large", model), "pictures", "rgb") == "binary" else 256
 
 
 def _table(value: object, where: str) -> Mapping[str, Any]:

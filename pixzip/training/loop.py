@@ -17,11 +17,11 @@ from torch import Tensor
 
 from pixzip.data.crops import Pixels, RandomCrops, ahead, centre_crops
 from pixzip.data.split import load_split
-from pixzip.errors import OutputError, TrainingError
+from pixzip.errors import OutputError, TrainingDataError, TrainingError
 from pixzip.files import staged
 from pixzip.training import integers
 from pixzip.training.checkpoint import LAST, Run, Setback, read_good, read_last, write_best, write_last
-from pixzip.training.config import Config, to_tables, to_toml
+from pixzip.training.config import Config, levels_of, to_tables, to_toml
 from pixzip.training.finish import finish
 from pixzip.training.processes import Processes
 from pixzip.training.report import Entry, Log, silent
@@ -281,6 +281,11 @@ def train(
         say = silent
     check_config(config, processes, device)
     pictures, validation = processes.in_turn(lambda: load_split(config.data, cache, say))
+    for part in (pictures, validation):
+        if part.levels != levels_of(config.model):
+            raise TrainingDataError(
+                f"pictures of {part.levels} levels for a {config.architecture} of {levels_of(config.model)}"
+            )
     crops = RandomCrops(pictures, config.data, config.training.seed)
     held_out = centre_crops(validation, config.data)
     run = Run.new(config, {"train": pictures.digest, "validation": validation.digest}, device)
