@@ -21,9 +21,9 @@ from pathlib import Path
 import click
 
 _SETTINGS = {
-    "training.steps": 160,
-    "training.decay": 60,
-    "training.quantised_steps": 60,
+    "training.steps": 400,
+    "training.decay": 150,
+    "training.quantised_steps": 150,
     "training.save_every": 3,
     "training.report_every": 5,
     "training.validate_every": 20,
@@ -51,6 +51,8 @@ def run(words: list[str], kill_after_s: float | None = None) -> tuple[int, float
     except subprocess.TimeoutExpired:
         process.kill()
         said, _ = process.communicate()
+    finally:
+        process.kill()
     lines = said.strip().splitlines()
     return process.returncode, time.monotonic() - start, lines[-1] if lines else ""
 
@@ -71,7 +73,7 @@ def main(pictures: Path, kills: int, seed: int) -> None:
         words = command(pictures, folder / "killed", folder / "cache-of-the-killed")
         hit = 0
         while hit < kills:
-            code, ran_s, last = run(words, chance.uniform(0.15, 0.6) * whole_s)
+            code, ran_s, last = run(words, chance.uniform(0.05, 0.2) * whole_s)
             if code != -signal.SIGKILL:
                 print(f"ended by itself with exit code {code} before kill {hit + 1}: {last}")
                 break

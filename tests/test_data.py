@@ -238,6 +238,13 @@ def test_the_split_depends_on_each_pictures_content_alone() -> None:
     assert set(fewer.hashes) == set(out.hashes) & {content_hash(p) for p in pictures[::-2]}
 
 
+def test_of_a_few_pictures_one_is_held_out() -> None:
+    pictures = [noise(4, 4, 3, seed=i) for i in range(3)]
+    train, out = held_out(pictures_of(*pictures, pictures[0]), 1e-6)
+    least = min(content_hash(p) for p in pictures)
+    assert set(out.hashes) == {least} and len(train) + len(out) == 4 and least not in train.hashes
+
+
 def test_a_picture_in_both_folders_is_left_out_of_training(tmp_path: Path) -> None:
     for i in range(3):
         save(tmp_path / "train" / f"{i}.png", noise(8, 8, 3, seed=i))

@@ -15,19 +15,21 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from pixzip import codec  # noqa: E402
+from pixzip.data.cache import pictures_of  # noqa: E402
 from pixzip.data.crops import RandomCrops  # noqa: E402
 from pixzip.data.settings import DataSettings  # noqa: E402
 from pixzip.data.sources import rgb  # noqa: E402
 from pixzip.data.split import load_split  # noqa: E402
 from pixzip.errors import OutputError, TrainingError  # noqa: E402
+from pixzip.evaluate import bootstrap  # noqa: E402
 from pixzip.model_file import find_model  # noqa: E402
 from pixzip.nets.trunk import TrunkConfig, TrunkModel  # noqa: E402
-from pixzip.training import checkpoint, loop  # noqa: E402
+from pixzip.training import checkpoint, evaluation, loop  # noqa: E402
 from pixzip.training.checkpoint import LAST, Run, load_run  # noqa: E402
 from pixzip.training.config import Config, TrainingSettings  # noqa: E402
 from pixzip.training.loop import Trainer  # noqa: E402
 from pixzip.training.processes import Processes  # noqa: E402
-from pixzip.training.report import read_log  # noqa: E402
+from pixzip.training.report import Entry, Log, read_log  # noqa: E402
 
 SMALL = TrunkConfig(16, 16, 8, 16, "cl")
 TRAINING = TrainingSettings(
@@ -353,3 +355,95 @@ def test_compile_is_handed_the_float_network(config: Config, tmp_path: Path, mon
     monkeypatch.setattr(torch, "compile", lambda function: handed.append(function) or function)
     made = trainer(changed(config, compile=True), tmp_path / "run", tmp_path / "cache")
     assert handed == [made.run.network.nats]
+
+
+# ------------------------------------------------------------------------ what a person sees, and what is on disk
+
+
+def test_a_process_that_dies_while_it_writes_leaves_the_checkpoint_before(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(config, tmp_path / "run", tmp_path / "cache")
+    last = tmp_path / "run" / LAST
+    first = last.read_bytes()
+    for stage in ("fsync", "link", "replace"):
+        assert made.step(made.parts(made.run.done)) is None
+
+        def die(*arguments: object) -> None:
+            raise SystemExit(9)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, stage, die)
+            with pytest.raises(SystemExit):
+                made.save()
+        assert last.read_bytes() == first, stage
+    made.save()
+    assert last.read_bytes() == made.run.to_bytes() != first
+    assert (tmp_path / "run" / checkpoint.PREVIOUS).read_bytes() == first
+
+
+def test_the_log_says_what_is_left_and_tensorboard_gets_the_same(tmp_path: Path) -> None:
+    class Board:
+        def __init__(self) -> None:
+            self.scalars: list[tuple[str, float, int]] = []
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            self.scalars.append((name, value, step))
+
+    said: list[str] = []
+    board = Board()
+    log = Log(tmp_path, 100, 0, 1000, said.append, board)
+    log.report(Entry(10, 3.5, None, 1e-3))
+    log.report(Entry(20, 3.25, 3.125, 1e-3))
+    assert said[0].startswith("step     10/100  train 3.5000  validation      -  rate 1.00e-03  ")
+    assert said[1].endswith(" s left") and "validation 3.1250" in said[1]
+    assert ("bits_per_dim/validation", 3.125, 20) in board.scalars and len(board.scalars) == 5
+    Log(tmp_path, 100, 10, 1000, said.append, None).event(10, "something")
+    assert [(row["step"], row["event"]) for row in read_log(tmp_path / "log.csv")] == [("10", ""), ("10", "something")]
+
+
+def test_evaluation_counts_nats_of_binary_pictures_and_groups_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = [(4, 4), (4, 4), (2, 8), (4, 4)]
+    pictures = pictures_of(*(np.full((*shape, 1), i & 1, np.uint8) for i, shape in enumerate(shapes)), levels=2)
+    seen: list[tuple[int, ...]] = []
+
+    def measure(pixels: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        seen.append(pixels.shape)
+        return 2.0 + pixels[:, 0, 0, 0]
+
+    subject = evaluation.Subject("net", 1, {"float": measure})
+    monkeypatch.setattr(evaluation, "_subject", lambda *_: subject)
+    progress: list[float] = []
+    lines = list(evaluation.evaluations("m", pictures, limit=None, device="cpu", progress=progress.append))
+    assert sorted(seen) == [(1, 2, 8, 1), (3, 4, 4, 1)] and progress[-1] == 1
+    assert lines[0] == "net: 4 pictures, 64 sub-pixels"
+    assert lines[1].startswith("float     0.1562 bits/dim, mean over pictures (95 % ")
+    assert lines[2].strip().startswith(f"{2.5 * np.log(2):.3f} nats a picture (95 % ")
+
+
+def test_the_bootstrap_covers_the_mean_as_the_normal_interval_does() -> None:
+    values = np.random.default_rng(0).normal(3, 1, 400)
+    low, high = bootstrap(values)
+    assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.01)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.08)
+
+
+def test_saturation_counts_what_lies_beyond_the_grid(config: Config, tmp_path: Path) -> None:
+    from pixzip.training import integers
+
+    made = trainer(config, tmp_path / "run", tmp_path / "cache")
+    made.begin_integers()
+    assert made.run.exponents is not None
+    batch = made.run.network.prepare(made.crops.batch(0, 0, range(2)))
+    before = integers.saturation(made.run.network, batch, made.run.exponents)
+    finer = replace(made.run.exponents, feature=made.run.exponents.feature + 3)
+    after = integers.saturation(made.run.network, batch, finer)
+    assert before["feature"] < 0.05 < after["feature"]
+    assert {k: v for k, v in before.items() if k != "feature"} == {k: v for k, v in after.items() if k != "feature"}
+
+
+def test_pictures_of_other_levels_than_the_networks_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "bits.npz", train=np.eye(40, 784, dtype=np.uint8))
+    data = DataSettings(train=f"binary-mnist/train:{tmp_path / 'bits.npz'}", validation_share=0.3, crop=16, planes=3)
+    with pytest.raises(TrainingError, match="pictures of 2 levels for a trunk of 256"):
+        loop.train(Config(SMALL, TRAINING, data), tmp_path / "run", tmp_path / "cache")

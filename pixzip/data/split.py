@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
 
 def held_out(pictures: Pictures, share: float) -> tuple[Pictures, Pictures]:
-    """(train, validation): a picture is held out by its content hash alone, whatever else is in the set."""
+    """(train, validation): a picture is held out by its content hash alone, whatever else is in the set.
+
+    Only of a set so small that the share holds out none, the picture of the least hash is.
+    """
     limit = int(share * 2**32)
     out = np.array([int(h[:8], 16) < limit for h in pictures.hashes], dtype=bool)
+    if share and len(pictures) and not out.any():
+        out = pictures.hashes == min(pictures.hashes)
     return pictures.select(np.flatnonzero(~out)), pictures.select(np.flatnonzero(out))
 
 
