@@ -41,20 +41,22 @@ def command(pictures: Path, out: Path, cache: Path) -> list[str]:
     return [*words, "--cache", str(cache), "--out", str(out)]
 
 
-def run(words: list[str], kill_after_s: float | None = None) -> tuple[int, float, str]:
-    """(exit code, seconds, last line said) of a command, killed after some time unless it ends before."""
-    start = time.monotonic()
+def run(words: list[str], log: Path, kill_after_s: float | None = None, *, once_going: bool = False) -> tuple[int, str]:
+    """(exit code, last line said) of a command, killed some time after its start, or after its first step."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with log.open("w") as out:
+        process = subprocess.Popen(words, env=environment, stdout=out, stderr=subprocess.STDOUT)
     try:
-        said, _ = process.communicate(timeout=kill_after_s)
+        while once_going and process.poll() is None and "\nstep " not in log.read_text():
+            time.sleep(0.02)
+        process.wait(kill_after_s)
     except subprocess.TimeoutExpired:
-        process.kill()
-        said, _ = process.communicate()
+        pass
     finally:
         process.kill()
-    lines = said.strip().splitlines()
-    return process.returncode, time.monotonic() - start, lines[-1] if lines else ""
+        process.wait()
+    lines = log.read_text().strip().splitlines()
+    return process.returncode, lines[-1] if lines else "(nothing said yet)"
 
 
 @click.command()
@@ -66,21 +68,25 @@ def main(pictures: Path, kills: int, seed: int) -> None:
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        code, whole_s, _ = run(command(pictures, folder / "whole", folder / "cache"))
+        start = time.monotonic()
+        code, _ = run(command(pictures, folder / "whole", folder / "cache"), folder / "log")
+        whole_s = time.monotonic() - start
         if code:
             raise SystemExit("the undisturbed training failed")
-        print(f"undisturbed: {whole_s:.1f} s")
+        print(f"undisturbed: {whole_s:.1f} s", flush=True)
         words = command(pictures, folder / "killed", folder / "cache-of-the-killed")
         hit = 0
         while hit < kills:
-            code, ran_s, last = run(words, chance.uniform(0.05, 0.2) * whole_s)
+            starting = hit % 4 == 3  # one in four comes while the command starts
+            wait_s = chance.uniform(0, 0.1) * whole_s
+            code, last = run(words, folder / "log", wait_s, once_going=not starting)
             if code != -signal.SIGKILL:
                 print(f"ended by itself with exit code {code} before kill {hit + 1}: {last}")
                 break
             hit += 1
-            print(f"kill {hit:2d} after {ran_s:5.1f} s: {last}")
-        code, ran_s, last = run(words)
-        print(f"left alone: {ran_s:.1f} s, exit code {code}: {last}")
+            print(f"kill {hit:2d}, {wait_s:.2f} s after {'the start' if starting else 'a step'}: {last}", flush=True)
+        code, last = run(words, folder / "log")
+        print(f"left alone: exit code {code}: {last}")
         digests = {}
         for run_name in ("whole", "killed"):
             for file in ("model.safetensors", "last.safetensors", "best.safetensors", "report.json"):

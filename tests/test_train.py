@@ -212,7 +212,9 @@ def test_a_checkpoint_of_another_network_or_recipe_or_pictures_is_refused(config
     with pytest.raises(TrainingError, match=r"another run: (train|validation) pictures"):
         loop.train(changed(config, steps=4, quantised_steps=0, decay=0), folder, cache)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-    assert loop.train(changed(config, steps=5, quantised_steps=0, decay=0), folder, cache, allow_changes=True) == 0
+    for steps, more in ((5, {}), (6, {"optimiser": "muon", "average": 0.5}), (7, {"optimiser": "rmsprop"})):
+        wanted = changed(config, steps=steps, quantised_steps=0, decay=0, **more)
+        assert loop.train(wanted, folder, cache, allow_changes=True) == 0
 
 
 @pytest.mark.parametrize("cut", [0, 7, 100, -1])

@@ -97,16 +97,20 @@ class Run:
             self.network.load_state_dict(_under("model.", tensors))
         except RuntimeError as error:
             raise TrainingError(f"{name}: checkpoint of another network: {str(error).splitlines()[0]}") from None
-        kept = _under("optimiser.", tensors)
+        same = state["config"]["training"].get("optimiser") == self.config.training.optimiser
+        kept = _under("optimiser.", tensors) if same else {}  # another optimiser begins anew
+        names = self.names()
         for optimiser in self.optimisers:
             optimiser.state.clear()
             for group in optimiser.param_groups:
                 for p in group["params"]:
-                    if own := _state_of(self.names()[id(p)], kept, p):
+                    if own := _state_of(names[id(p)], kept, p, fused=bool(group.get("fused"))):
                         optimiser.state[p] = own
         if self.average is not None:
             weights = _under("average.", tensors)
-            self.average.weights = {k: weights.get(k, p.detach()).clone() for k, p in self.network.named_parameters()}
+            self.average.weights = {
+                k: weights.get(k, p.detach()).to(p.device, copy=True) for k, p in self.network.named_parameters()
+            }
         self.exponents = Exponents.from_json(state["exponents"]) if state["exponents"] else None
         self.watch = Watch(**state["watch"])
         self.setbacks = [Setback(**s) for s in state["setbacks"]]
@@ -133,13 +137,14 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _state_of(name: str, kept: dict[str, Tensor], p: Tensor) -> dict[str, Tensor]:
-    """An optimiser's state of one parameter, on its device; torch keeps counts of steps on the CPU unless fused."""
+def _state_of(name: str, kept: dict[str, Tensor], p: Tensor, *, fused: bool) -> dict[str, Tensor]:
+    """An optimiser's state of one parameter, on its device; counts of steps are on the CPU unless fused."""
     found = {}
     for key, value in kept.items():
         kind, _, owner = key.partition(".")
         if owner == name:
-            found[kind] = value.clone() if value.dim() == 0 and p.device.type == "cpu" else value.to(p.device).clone()
+            device = p.device if kind != "step" or fused else torch.device("cpu")
+            found[kind] = value.to(device, copy=True)
     return found
 
 

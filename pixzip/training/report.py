@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixzip.errors import UsageError
+from pixzip.errors import OutputError, UsageError
 from pixzip.files import staged
 
 COLUMNS = ("step", "train_bits_per_dim", "validation_bits_per_dim", "rate", "pixels_per_s", "event")
@@ -89,8 +89,11 @@ class Log:
         self._say(text)
 
     def _append(self, row: list[Any]) -> None:
-        with self._path.open("a", newline="") as handle:
-            csv.writer(handle).writerow(row)
+        try:
+            with self._path.open("a", newline="") as handle:
+                csv.writer(handle).writerow(row)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror}") from None
 
 
 def tensorboard(folder: Path) -> Any:
