@@ -388,6 +388,10 @@ def test_the_log_says_what_is_left_and_tensorboard_gets_the_same(tmp_path: Path)
     class Board:
         def __init__(self) -> None:
             self.scalars: list[tuple[str, float, int]] = []
+            self.closed = False
+
+        def close(self) -> None:
+            self.closed = True
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
             self.scalars.append((name, value, step))
@@ -400,6 +404,8 @@ def test_the_log_says_what_is_left_and_tensorboard_gets_the_same(tmp_path: Path)
     assert said[0].startswith("step     10/100  train 3.5000  validation      -  rate 1.00e-03  ")
     assert said[1].endswith(" s left") and "validation 3.1250" in said[1]
     assert ("bits_per_dim/validation", 3.125, 20) in board.scalars and len(board.scalars) == 5
+    log.close()
+    assert board.closed
     Log(tmp_path, 100, 10, 1000, said.append, None).event(10, "something")
     assert [(row["step"], row["event"]) for row in read_log(tmp_path / "log.csv")] == [("10", ""), ("10", "something")]
 

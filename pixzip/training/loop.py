@@ -189,7 +189,10 @@ class Trainer:
                 f"{reason} in step {step}, after {len(before)} setbacks; good until then: {self.folder / LAST}"
             )
         name, data = found
+        best = (self.run.exponents is None, self.run.best)
         self.run.restore(data, name)
+        if best[0] == (self.run.exponents is None):  # best.safetensors is of this phase and stays
+            self.run.best = min(self.run.best, best[1])
         self.run.setbacks = [*before, Setback(step, reason, self.run.done)]
         self.save(keep_previous=False)
         self.recent.clear()
@@ -267,14 +270,14 @@ def train(
     processes: Processes | None = None,
     device: str = "cpu",
     allow_changes: bool = False,
-    board: Any = None,
+    board: Callable[[], Any] | None = None,
     say: Callable[[str], None] = silent,
 ) -> int:
     """Train both phases into ``folder``, resuming where a checkpoint there ends.
 
     Returns 0 when the run is complete and its model written, or the number of the signal that stopped it; it is saved
     then, and the same call goes on. Raises TrainingError, TrainingDataError, OutputError; the checkpoints in the folder
-    are whole whatever happens. ``board`` is a TensorBoard writer (report.tensorboard).
+    are whole whatever happens. ``board`` opens a TensorBoard writer (report.tensorboard).
     """
     processes = processes or Processes()
     if not processes.leads:
@@ -303,16 +306,15 @@ def train(
         pixels = config.training.batch * config.data.crop**2
         with staged(folder / "config.toml", to_toml(to_tables(config)).encode(), force=True):
             pass
-        trainer.log = Log(folder, config.training.all_steps, run.done, pixels, say, board)
-    with stop_signals() as stopped:
+        trainer.log = Log(folder, config.training.all_steps, run.done, pixels, say, board() if board else None)
+    with stop_signals() as stopped, closing(trainer.log) if trainer.log else nullcontext():
         trainer.stopped = stopped
         if number := trainer.go():
             say(f"stopped after step {run.done}, saved; the same command goes on")
             return number
         if run.exponents is None and integers.has_integers(run.network):
             trainer.begin_integers()
-        counts = {"train": len(pictures), "validation": len(validation)}
-        finish(trainer, counts, say)
+        finish(trainer, {"train": len(pictures), "validation": len(validation)}, say)
     return 0
 
 

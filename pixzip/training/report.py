@@ -88,6 +88,11 @@ class Log:
         self._append([step, "", "", "", "", text])
         self._say(text)
 
+    def close(self) -> None:
+        """Write out what TensorBoard still holds."""
+        if self._board is not None:
+            self._board.close()
+
     def _append(self, row: list[Any]) -> None:
         try:
             with self._path.open("a", newline="") as handle:
@@ -96,10 +101,10 @@ class Log:
             raise OutputError(f"cannot write {self._path}: {error.strerror}") from None
 
 
-def tensorboard(folder: Path) -> Any:
-    """A writer of TensorBoard's files. Raises UsageError where the package is missing."""
+def tensorboard(folder: Path) -> Callable[[], Any]:
+    """What opens a writer of TensorBoard's files. Raises UsageError where the package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UsageError("--tensorboard needs tensorboard: install pixzip[tensorboard]") from None
-    return SummaryWriter(str(folder / "tensorboard"))
+    return lambda: SummaryWriter(str(folder / "tensorboard"))
