@@ -127,7 +127,9 @@ def test_one_bad_batch_changes_nothing_and_is_gone_back_from(config: Config, tmp
     with torch.no_grad():
         made.run.network.w_in[0, 0] = float("nan")
     assert made.step(made.parts(0)) == "loss is nan"
+    drawn = made.crops.batch(0, 0, range(4))
     made.set_back("loss is nan")
+    assert (made.parts(0)[0].errors != made.run.network.prepare(drawn).errors).any()  # other crops than before
     assert [s.back_to for s in made.run.setbacks] == [0]
     assert made.rate(0) == pytest.approx(loop.rate_at(config.training, 0) / 2)
     state, tensors = checkpoint.parsed((tmp_path / "run" / LAST).read_bytes(), "last")
@@ -443,11 +445,13 @@ def test_saturation_counts_what_lies_beyond_the_grid(config: Config, tmp_path: P
     made.begin_integers()
     assert made.run.exponents is not None
     batch = made.run.network.prepare(made.crops.batch(0, 0, range(2)))
-    before = integers.saturation(made.run.network, batch, made.run.exponents)
-    finer = replace(made.run.exponents, feature=made.run.exponents.feature + 3)
-    after = integers.saturation(made.run.network, batch, finer)
-    assert before["feature"] < 0.05 < after["feature"]
-    assert {k: v for k, v in before.items() if k != "feature"} == {k: v for k, v in after.items() if k != "feature"}
+    found = []
+    for by in (-8, 0, 8):
+        moved = replace(made.run.exponents, feature=made.run.exponents.feature + by)
+        found.append(integers.saturation(made.run.network, batch, moved))
+    shares = [each.pop("feature") for each in found]
+    assert shares[0] == 0 and shares[1] < 0.5 and shares[2] > 0.9
+    assert found[0] == found[1] == found[2]
 
 
 def test_pictures_of_other_levels_than_the_networks_are_refused(tmp_path: Path) -> None:
