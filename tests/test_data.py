@@ -179,7 +179,15 @@ def test_unreadable_files_are_counted_and_named_never_fatal(tmp_path: Path) -> N
 def test_pictures_are_decoded_once_and_found_again_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "a" / "x.png", noise(9, 9, 3))
     save(tmp_path / "a" / "y.webp", noise(9, 9, 3, seed=1), lossless=True)
-    first = load_pictures(str(tmp_path / "a"), tmp_path / "cache")
+    write = cache_module._write
+
+    def unfinished(source: Any, folder: Path) -> None:
+        write(source, folder)
+        assert [p.name for p in (tmp_path / "cache").iterdir() if not p.name.startswith(".")] == []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "_write", unfinished)
+        first = load_pictures(str(tmp_path / "a"), tmp_path / "cache")
     assert not first.pixels.flags.writeable
     (tmp_path / "a").rename(tmp_path / "b")
     with monkeypatch.context() as patch:
@@ -289,6 +297,8 @@ def test_pictures_are_drawn_by_their_number_of_crop_positions() -> None:
     crops = RandomCrops(pictures_of(small, large, np.full((3, 90, 3), 3, np.uint8)), SETTINGS, 0)
     values = [int(crops.crop(0, 0, i)[0, 0, 0]) for i in range(2000)]
     assert 3 not in values
+    equal = RandomCrops(pictures_of(*(np.full((4, 4, 3), i, np.uint8) for i in range(3))), SETTINGS, 0)
+    assert {int(equal.crop(0, 0, i)[0, 0, 0]) for i in range(50)} == {0, 1, 2}
     assert np.mean(np.array(values) == 1) == pytest.approx(4 / 104, abs=0.02)
 
 

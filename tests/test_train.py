@@ -293,7 +293,7 @@ def test_muon_turns_each_gate_on_its_own_and_leaves_the_rest_to_adamw() -> None:
         **{f"heads.{i}.w": 1 for i in range(3)},
     }
     assert rest.param_groups[0]["share"] == pytest.approx(0.4)
-    p = network.blocks[1]["w_is"]
+    p = network.blocks[1]["w_ss"]  # (24, 32): as one matrix its gates would come out otherwise
     before = p.detach().clone()
     for q in network.parameters():
         q.grad = torch.randn(q.shape, generator=torch.Generator().manual_seed(1))
