@@ -125,8 +125,8 @@ def pixel_inputs(planes: NDArray[np.uint8], errors: NDArray[np.int16], y: int, x
 
 @jit
 def picture_errors(planes: NDArray[np.uint8], errors: NDArray[np.int16]) -> None:
-    """Write value - prediction of every sub-pixel; symbols are ``errors & 255``. Shapes (3, h, w)."""
-    for c in range(3):
+    """Write value - prediction of every sub-pixel; symbols are ``errors & 255``. Shapes (3 or 1, h, w)."""
+    for c in range(planes.shape[0]):
         for y in range(planes.shape[1]):
             for x in range(planes.shape[2]):
                 errors[c, y, x] = np.int64(planes[c, y, x]) - predict(planes, c, y, x)

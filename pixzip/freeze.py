@@ -9,36 +9,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixzip.model_file import write_model
-from pixzip.nets.exponents import GATE_INDEX, INPUT, LOGIT, STATE, ConvExponents, Exponents, LstmExponents
-from pixzip.nets.quantised import HeadIntegers, to_int8, to_int32
+from pixzip.nets.exponents import HIDDEN, INPUT, SIGNED, STATE, ConvExponents, Exponents, LstmExponents
+from pixzip.nets.quantised import GateIntegers, HeadIntegers, Integers
 from pixzip.nets.tables import Tables
 from pixzip.nets.trunk import TrunkModel
 
+Arrays = dict[str, NDArray[Any]]
 
-def _numpy(t: Tensor) -> NDArray[Any]:
+
+def _array(t: Tensor) -> NDArray[Any]:
     return np.ascontiguousarray(t.detach().numpy())
 
 
-def _conv(prefix: str, p: Any, e: ConvExponents, stream: int) -> tuple[dict[str, NDArray[Any]], list[int]]:
-    arrays = {
-        f"{prefix}.first.weight": _numpy(to_int8(p["w1"], e.w1).t()),
-        f"{prefix}.first.bias": _numpy(to_int32(p["b1"], e.a + e.w1)),
-        f"{prefix}.second.weight": _numpy(to_int8(p["w2"], e.w2).t()),
-        f"{prefix}.second.bias": _numpy(to_int32(p["b2"], e.h + e.w2)),
-    }
-    return arrays, [stream - e.a, e.a + e.w1 - e.h, e.h + e.w2 - stream]
+def _product(name: str, q: Integers) -> Arrays:
+    return {f"{name}.weight": _array(q.w.t()), f"{name}.bias": _array(q.b), f"{name}.shift": _array(q.shift)}
 
 
-def _lstm(prefix: str, p: Any, e: LstmExponents, stream: int) -> tuple[dict[str, NDArray[Any]], list[int]]:
-    arrays = {
-        f"{prefix}.is.weight": _numpy(to_int8(p["w_is"], e.w_is).t()),
-        f"{prefix}.is.bias": _numpy(to_int32(p["b"], e.gates)),
-        f"{prefix}.ss.weight": _numpy(to_int8(p["w_ss"], e.w_ss).t()),
-        f"{prefix}.up.weight": _numpy(to_int8(p["w_up"], e.w_up).t()),
-        f"{prefix}.up.bias": _numpy(to_int32(p["b_up"], STATE + e.w_up)),
+def _conv(name: str, p: Any, e: ConvExponents, stream: int) -> Arrays:
+    first = Integers.of(p["w1"], p["b1"], e.a, SIGNED, e.h)
+    return _product(f"{name}.first", first) | _product(
+        f"{name}.second", Integers.of(p["w2"], p["b2"], e.h, HIDDEN, stream)
+    )
+
+
+def _lstm(name: str, p: Any, e: LstmExponents, stream: int) -> Arrays:
+    q = GateIntegers.of(p["w_is"], p["w_ss"], p["b"], e.a)
+    return {
+        f"{name}.is.weight": _array(q.w_is.t()),
+        f"{name}.is.left": _array(q.is_left),
+        f"{name}.is.bias": _array(q.b),
+        f"{name}.is.shift": _array(q.shift),
+        f"{name}.ss.weight": _array(q.w_ss.t()),
+        f"{name}.ss.left": _array(q.ss_left),
+        **_product(f"{name}.up", Integers.of(p["w_up"], p["b_up"], STATE, SIGNED, stream)),
     }
-    left = [e.gates - e.a - e.w_is, e.gates - STATE - e.w_ss]
-    return arrays, [stream - e.a, *left, e.gates - GATE_INDEX, STATE + e.w_up - stream]
 
 
 def freeze(model: TrunkModel, e: Exponents, tables: Tables, info: dict[str, Any]) -> bytes:
@@ -47,30 +51,16 @@ def freeze(model: TrunkModel, e: Exponents, tables: Tables, info: dict[str, Any]
     Raises ModelError where an output could leave the range in which products are exact.
     """
     c = model.config
-    arrays: dict[str, NDArray[Any]] = {
-        "table.sigmoid": tables.sigmoid,
-        "table.tanh": tables.tanh,
-        "table.exp": tables.exp,
-        "input.weight": _numpy(to_int8(model.w_in, e.w_in).t()),
-        "input.bias": _numpy(to_int32(model.b_in, INPUT + e.w_in)),
-    }
-    block_shifts = []
+    arrays: Arrays = {"table.sigmoid": tables.sigmoid, "table.tanh": tables.tanh, "table.exp": tables.exp}
+    arrays |= _product("input", Integers.of(model.w_in, model.b_in, INPUT, SIGNED, e.stream))
     for i, ((_, p), eb) in enumerate(zip(model.block_parts(), e.blocks, strict=True)):
-        if isinstance(eb, ConvExponents):
-            made, shifts = _conv(f"block.{i}", p, eb, e.stream)
-        else:
-            made, shifts = _lstm(f"block.{i}", p, eb, e.stream)
-        arrays |= made
-        block_shifts.append(shifts)
-    head_shifts = []
+        name = f"block.{i}"
+        arrays |= _conv(name, p, eb, e.stream) if isinstance(eb, ConvExponents) else _lstm(name, p, eb, e.stream)
     for colour, (p, eh) in enumerate(zip(model.head_parts(), e.heads, strict=True)):
         q = HeadIntegers.of(p, model.basis, e.feature, eh)
-        prefix = f"head.{colour}"
-        arrays[f"{prefix}.hidden.weight"], arrays[f"{prefix}.hidden.bias"] = _numpy(q.w.t()), _numpy(q.b)
-        arrays[f"{prefix}.logit.weight"], arrays[f"{prefix}.logit.bias"] = _numpy(q.v.t()), _numpy(q.c)
+        arrays |= _product(f"head.{colour}.hidden", q.hidden) | _product(f"head.{colour}.logit", q.logit)
         if colour:
-            arrays[f"{prefix}.known"] = _numpy(q.table).reshape(colour, 256, c.head)
-        head_shifts.append([e.feature + eh.w - eh.h, eh.h + eh.v - LOGIT])
+            arrays[f"head.{colour}.known"] = _array(q.known)
     config = {
         "architecture": "trunk",
         "channels": c.channels,
@@ -78,12 +68,7 @@ def freeze(model: TrunkModel, e: Exponents, tables: Tables, info: dict[str, Any]
         "lstm": c.lstm,
         "head": c.head,
         "blocks": c.blocks,
-        "shifts": {
-            "input": INPUT + e.w_in - e.stream,
-            "feature": e.stream - e.feature,
-            "blocks": block_shifts,
-            "heads": head_shifts,
-        },
+        "shifts": {"blocks": [e.stream - eb.a for eb in e.blocks], "feature": e.stream - e.feature},
         "info": info,
     }
     return write_model(config, arrays)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.jit import jit
-from pixzip.runtime.kernels import Acc, half
+from pixzip.runtime.kernels import Acc, Ints, shifted
 
 PRECISION = 24
 SYMBOLS = 256
@@ -21,19 +21,18 @@ LOGITS_PER_NAT = 64
 
 
 @jit
-def cumulate(
-    acc: NDArray[np.int32], bias: NDArray[np.int32], shift: int, exp: NDArray[np.int32], out: NDArray[np.int64]
-) -> None:
+def cumulate(acc: Acc, addend: Ints, shift: Ints, exp: NDArray[np.int32], out: NDArray[np.int64]) -> None:
     """out (257,): the cumulative weights C_0 .. C_256 of one pixel's accumulators (256,)."""
-    h = half(shift)
-    largest = (np.int32(acc[0]) + bias[0] + h) >> shift
-    for i in range(1, SYMBOLS):
-        largest = max(largest, (np.int32(acc[i]) + bias[i] + h) >> shift)
+    logits = np.empty(SYMBOLS, dtype=np.int32)
+    largest = shifted(acc[0], addend[0], shift[0])
+    for i in range(SYMBOLS):
+        logits[i] = shifted(acc[i], addend[i], shift[i])
+        largest = max(largest, logits[i])
     entries = exp.shape[0]
     total = np.int64(0)
     out[0] = 0
     for i in range(SYMBOLS):
-        d = largest - ((np.int32(acc[i]) + bias[i] + h) >> shift)
+        d = largest - logits[i]
         if d < entries:
             total += np.int64(exp[d])
         out[i + 1] = total
@@ -65,8 +64,8 @@ def find_symbol(cumulative: NDArray[np.int64], quantile: int) -> int:
 @jit
 def row_intervals(
     acc: Acc,
-    bias: NDArray[np.int32],
-    shift: int,
+    addend: Ints,
+    shift: Ints,
     exp: NDArray[np.int32],
     errors: NDArray[np.int16],
     left: NDArray[np.uint32],
@@ -75,25 +74,22 @@ def row_intervals(
     """Intervals of the true symbols (errors mod 256) of m pixels. acc (m, 256); errors, left, frequency (m,)."""
     cumulative = np.empty(SYMBOLS + 1, dtype=np.int64)
     for r in range(errors.shape[0]):
-        cumulate(acc[r], bias, shift, exp, cumulative)
+        cumulate(acc[r], addend, shift, exp, cumulative)
         a, f = interval(cumulative, np.int64(errors[r]) & 255)
         left[r] = a
         frequency[r] = f
 
 
 @jit
-def symbol_bits(
-    acc: Acc, bias: NDArray[np.int32], shift: int, errors: NDArray[np.int16], each: NDArray[np.float64]
-) -> None:
+def symbol_bits(acc: Acc, addend: Ints, shift: Ints, errors: NDArray[np.int16], each: NDArray[np.float64]) -> None:
     """each (m,) = -log2 softmax(logits / 64) at the true symbol, in float64: the model bits of docs and benchmarks."""
-    h = half(shift)
     for r in range(errors.shape[0]):
         symbol = np.int64(errors[r]) & 255
-        true = (np.int32(acc[r, symbol]) + bias[symbol] + h) >> shift
+        true = shifted(acc[r, symbol], addend[symbol], shift[symbol])
         largest = true
         for i in range(SYMBOLS):
-            largest = max(largest, (np.int32(acc[r, i]) + bias[i] + h) >> shift)
+            largest = max(largest, shifted(acc[r, i], addend[i], shift[i]))
         total = 0.0
         for i in range(SYMBOLS):
-            total += math.exp((((np.int32(acc[r, i]) + bias[i] + h) >> shift) - largest) / LOGITS_PER_NAT)
+            total += math.exp((shifted(acc[r, i], addend[i], shift[i]) - largest) / LOGITS_PER_NAT)
         each[r] = ((largest - true) / LOGITS_PER_NAT + math.log(total)) / math.log(2.0)

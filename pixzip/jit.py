@@ -10,14 +10,15 @@ import numba
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def jit(function: _Function) -> _Function:
+def jit(function: _Function, fastmath: bool | set[str] = False) -> _Function:
     """Compile on first call, without the interpreter lock, so that threads of ours run kernels side by side.
 
     Division by zero follows numpy (no check in the loop). Where numba finds no folder it may write its cache to, the
-    kernel is compiled in every process.
+    kernel is compiled in every process. fastmath: what LLVM may assume of floats; the coding path has none.
     """
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
     try:
-        compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        compiled = numba.njit(cache=True, **options)(function)
     except RuntimeError:
-        compiled = numba.njit(nogil=True, error_model="numpy")(function)
+        compiled = numba.njit(**options)(function)
     return cast(_Function, compiled)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pixzip.errors import ModelError, ModelNotFoundError
 
-ARITHMETIC = 1
+ARITHMETIC = 2
 FORMAT = "pixzip-model"
 #: A model file may not be larger.
 MAX_BYTES = 64 << 20
@@ -32,7 +32,13 @@ MAX_BLOCKS = 64
 INPUTS = 88
 HALF = 1024
 EXP_ENTRIES = 1024
+#: Largest |input| of a product: of a hidden layer's values, which are held less 128, and of all others.
+_LARGEST_HIDDEN = 128
+_LARGEST = 127
 _EXACT = 1 << 24
+_MOST_SHIFT = 24
+#: Both products of a Row LSTM layer stay under 2^24, so shifted by at most 5 their sum and the bias stay under 2^31.
+_MOST_LEFT = 5
 _CONFIG_KEYS = ("architecture", "channels", "hidden", "lstm", "head", "blocks", "shifts")
 _DTYPES: dict[str, np.dtype[Any]] = {"I8": np.dtype(np.int8), "I16": np.dtype("<i2"), "I32": np.dtype("<i4")}
 
@@ -40,57 +46,23 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class ConvShifts:
-    """Right shifts of a convolution block: stream → a, first product → hidden, second product → stream."""
-
-    a: int
-    hidden: int
-    out: int
-
-
-@dataclass(frozen=True)
-class LstmShifts:
-    """Shifts of a Row LSTM layer: stream → a (right), both products (left), their sum → table index, up → stream."""
-
-    a: int
-    is_left: int
-    ss_left: int
-    index: int
-    out: int
-
-
-@dataclass(frozen=True)
-class HeadShifts:
-    """Right shifts of a colour head: first product → hidden, second product → logit."""
-
-    hidden: int
-    logit: int
-
-
-@dataclass(frozen=True)
 class Network:
-    """What a decoder executes: sizes, shifts and integer arrays by name, checked."""
+    """What a decoder executes: sizes, integer arrays by name, right shifts from the stream to each block's input and to
+    the heads' (all other shifts are arrays); checked."""
 
     channels: int
     hidden: int
     lstm: int
     head: int
     blocks: str
-    input_shift: int
+    activation_shifts: tuple[int, ...]
     feature_shift: int
-    block_shifts: tuple[ConvShifts | LstmShifts, ...]
-    head_shifts: tuple[HeadShifts, ...]
     arrays: Arrays
 
     @property
     def slope(self) -> int:
         """Steps per row of the wavefront: pixel (y, x) is coded in step x + slope * y."""
         return 2
-
-    def logit_row(self, colour: int) -> tuple[NDArray[np.int32], int, NDArray[np.int32]]:
-        """What turns a head's last product into a row: bias (256,), shift, exp table."""
-        shift = self.head_shifts[colour].logit
-        return self.arrays[f"head.{colour}.logit.bias"], shift, self.arrays["table.exp"]
 
     def macs_per_pixel(self) -> int:
         """Multiply-accumulates of one pixel."""
@@ -129,8 +101,7 @@ def expected_arrays(config: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...
         "table.sigmoid": ((2 * HALF,), "I16"),
         "table.tanh": ((2 * HALF,), "I16"),
         "table.exp": ((EXP_ENTRIES,), "I32"),
-        "input.weight": ((t, INPUTS), "I8"),
-        "input.bias": ((t,), "I32"),
+        **_product("input", (t, INPUTS)),
     }
     for i, kind in enumerate(config["blocks"]):
         if kind == "c":
@@ -138,16 +109,22 @@ def expected_arrays(config: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...
         else:
             layers = {"is": (4 * s, 2 * t), "ss": (4 * s, 3 * s), "up": (t, s)}
         for name, shape in layers.items():
-            out[f"block.{i}.{name}.weight"] = (shape, "I8")
-            if name != "ss":
-                out[f"block.{i}.{name}.bias"] = ((shape[0],), "I32")
+            out |= _product(f"block.{i}.{name}", shape, rounded=name != "ss")
+            if name in ("is", "ss"):
+                out[f"block.{i}.{name}.left"] = ((shape[0],), "I8")
     for c in range(3):
-        out[f"head.{c}.hidden.weight"] = ((h, t), "I8")
-        out[f"head.{c}.hidden.bias"] = ((h,), "I32")
+        out |= _product(f"head.{c}.hidden", (h, t))
         if c:
             out[f"head.{c}.known"] = ((c, 256, h), "I32")
-        out[f"head.{c}.logit.weight"] = ((256, h), "I8")
-        out[f"head.{c}.logit.bias"] = ((256,), "I32")
+        out |= _product(f"head.{c}.logit", (256, h))
+    return out
+
+
+def _product(name: str, shape: tuple[int, int], rounded: bool = True) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The arrays of one product; ss is added to is, whose bias and right shift are those of the sum."""
+    out: dict[str, tuple[tuple[int, ...], str]] = {f"{name}.weight": (shape, "I8")}
+    if rounded:
+        out |= {f"{name}.shift": ((shape[0],), "I8"), f"{name}.bias": ((shape[0],), "I32")}
     return out
 
 
@@ -287,14 +264,11 @@ def _network(config: Mapping[str, Any], arrays: Arrays) -> Network:
     if not isinstance(blocks, str) or not 1 <= len(blocks) <= MAX_BLOCKS or set(blocks) - {"c", "l"}:
         raise ModelError(f"blocks is {_shown(blocks)}")
     _check_arrays(expected_arrays(config), arrays)
-    shifts = _object(config["shifts"], "shifts", ["input", "feature", "blocks", "heads"])
-    block_lists, head_lists = _list(shifts["blocks"], "blocks", len(blocks)), _list(shifts["heads"], "heads", 3)
+    shifts = _object(config["shifts"], "shifts", ["blocks", "feature"])
     return Network(
         **{key: config[key] for key in ("channels", "hidden", "lstm", "head", "blocks")},
-        input_shift=_shift(shifts["input"]),
+        activation_shifts=tuple(_shift(n) for n in _list(shifts["blocks"], "blocks", len(blocks))),
         feature_shift=_shift(shifts["feature"]),
-        block_shifts=tuple(_block_shifts(kind, s) for kind, s in zip(blocks, block_lists, strict=True)),
-        head_shifts=tuple(HeadShifts(*(_shift(n) for n in _list(s, "of a head", 2))) for s in head_lists),
         arrays=arrays,
     )
 
@@ -306,22 +280,14 @@ def _list(value: object, what: str, length: int) -> list[Any]:
     return value
 
 
-def _shift(value: Any, most: int = 24) -> int:
-    if type(value) is not int or not 0 <= value <= most:
-        raise ModelError(f"shift {_shown(value)}, allowed 0 to {most}")
+def _shift(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MOST_SHIFT:
+        raise ModelError(f"shift {_shown(value)}, allowed 0 to {_MOST_SHIFT}")
     return value
 
 
-def _block_shifts(kind: str, values: object) -> ConvShifts | LstmShifts:
-    if kind == "c":
-        return ConvShifts(*(_shift(n) for n in _list(values, "of a c block", 3)))
-    a, is_left, ss_left, index, out = _list(values, "of an l block", 5)
-    # Both products stay under 2^24 and are shifted by at most 5: their sum and the bias stay under 2^31.
-    return LstmShifts(_shift(a), _shift(is_left, 5), _shift(ss_left, 5), _shift(index), _shift(out))
-
-
 def _check_arrays(wanted: Mapping[str, tuple[tuple[int, ...], str]], arrays: Arrays) -> None:
-    """Names, shapes, dtypes, |w| <= 127, and 127 * sum|w| + |b| (+ known) < 2^24 for every output."""
+    """Names, shapes and dtypes of all arrays, then ranges of values and the bound of every output."""
     if wrong := sorted(set(wanted) ^ set(arrays)):
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ModelError(f"arrays missing or unknown: {', '.join(_shown(name) for name in wrong[:3])}{more}")
@@ -329,25 +295,44 @@ def _check_arrays(wanted: Mapping[str, tuple[tuple[int, ...], str]], arrays: Arr
         array = arrays[name]
         if array.shape != shape or array.dtype != _DTYPES[dtype]:
             raise ModelError(f"array {name} is {array.dtype} {array.shape}, expected {dtype} {shape}")
+    _check_tables(arrays)
+    for name in wanted:
+        kind = name.rpartition(".")[2]
+        if kind == "weight":
+            _check_bound(name.removesuffix(".weight"), arrays)
+        elif kind in ("shift", "left"):
+            most = _MOST_SHIFT if kind == "shift" else _MOST_LEFT
+            for value in (int(arrays[name].min()), int(arrays[name].max())):
+                if not 0 <= value <= most:
+                    raise ModelError(f"{name} holds {value}, allowed 0 to {most}")
+
+
+def _check_tables(arrays: Arrays) -> None:
+    """Ranges of sigmoid, tanh and exp."""
     for name in ("table.sigmoid", "table.tanh"):
         if np.abs(arrays[name].astype(np.int32)).max() > 4096:
             raise ModelError(f"{name} exceeds 4096")
     exp = arrays["table.exp"].astype(np.int64)
     if exp.min() < 0 or exp.max() > 1 << 24 or exp[0] < 1:
         raise ModelError("table.exp must start above 0 and stay within 0 .. 2^24")
-    for name in (n for n in wanted if n.endswith(".weight")):
-        weight = arrays[name].astype(np.int64)
-        if weight.min() < -127:
-            raise ModelError(f"{name} holds -128")
-        bound = 127 * np.abs(weight).sum(axis=1)
-        bias = arrays.get(name.replace(".weight", ".bias"))
-        if bias is not None:
-            bound += np.abs(bias.astype(np.int64))
-        known = arrays.get(name.replace(".hidden.weight", ".known")) if ".hidden." in name else None
-        if known is not None:
-            bound += np.abs(known.astype(np.int64)).max(axis=1).sum(axis=0)
-        if bound.max() >= _EXACT:
-            raise ModelError(f"{name}: output {int(bound.argmax())} can reach {int(bound.max())}, the limit is 2^24")
+
+
+def _check_bound(product: str, arrays: Arrays) -> None:
+    """|w| <= 127, and largest input * sum|w| + |b| (+ known) < 2^24 for every output of a product."""
+    weight = arrays[f"{product}.weight"].astype(np.int64)
+    if weight.min() < -127:
+        raise ModelError(f"{product}.weight holds -128")
+    from_hidden = product.endswith((".second", ".logit"))
+    bound = (_LARGEST_HIDDEN if from_hidden else _LARGEST) * np.abs(weight).sum(axis=1)
+    bias = arrays.get(f"{product}.bias")
+    if bias is not None:
+        bound += np.abs(bias.astype(np.int64))
+    known = arrays.get(product.replace(".hidden", ".known")) if product.endswith(".hidden") else None
+    if known is not None:
+        bound += np.abs(known.astype(np.int64)).max(axis=1).sum(axis=0)
+    if bound.max() >= _EXACT:
+        worst = int(bound.argmax())
+        raise ModelError(f"{product}.weight: output {worst} can reach {int(bound[worst])}, the limit is 2^24")
 
 
 def models_folder() -> Path:

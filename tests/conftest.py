@@ -26,11 +26,12 @@ def calm_parts(seed: int = 0) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     config, arrays = parts(seed)
     error = np.abs((np.arange(256) + 128) % 256 - 128)
     for c, spread in enumerate(SPREADS):
-        shift = config["shifts"]["heads"][c][1]
         prior = -64 * np.minimum(error / spread, 14)  # logits are in 1/64 nat
-        weight = f"head.{c}.logit.weight"
-        arrays[weight] = np.trunc(arrays[weight] / 30).astype(np.int8)
-        arrays[f"head.{c}.logit.bias"] = (prior * 2**shift).astype(np.int32)
+        logit = f"head.{c}.logit"
+        weight = np.trunc(arrays[f"{logit}.weight"] / 30).astype(np.int8)
+        arrays[f"{logit}.weight"] = weight
+        bias = prior * 2.0 ** arrays[f"{logit}.shift"] + 128 * weight.sum(axis=1, dtype=np.int32)
+        arrays[f"{logit}.bias"] = bias.astype(np.int32)
     return config, arrays
 
 

@@ -250,7 +250,7 @@ def read_model(data: bytes) -> Model:
     (length,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + length])
     metadata = header.pop("__metadata__")
-    require(metadata["format"] == "pixzip-model" and metadata["arithmetic"] == "1", "model file")
+    require(metadata["format"] == "pixzip-model" and metadata["arithmetic"] == "2", "model file")
     config = json.loads(metadata["config"])
     require(config["architecture"] == "trunk", "architecture")
     return Model(config, {name: read_array(entry, data[8 + length :]) for name, entry in header.items()})
@@ -290,15 +290,11 @@ def sat16(x: int) -> int:
 
 
 def relu8(x: int) -> int:
-    return clip(x, 0, 127)
+    return clip(x, 0, 255) - 128
 
 
 def matvec(weight: list[Vector], v: Vector) -> Vector:
     return [sum(map(mul, row, v)) for row in weight]
-
-
-def affine(weight: list[Vector], v: Vector, bias: Vector) -> Vector:
-    return [product + b for product, b in zip(matvec(weight, v), bias, strict=True)]
 
 
 # model-format.md, sections 4 to 6: from the pixels decoded so far to a row of frequencies
@@ -363,52 +359,52 @@ class Tile:
 
     def features(self, y: int, x: int) -> Vector:
         """F, the heads' input, from the stream X after all blocks."""
-        config, arrays = self.model
+        config = self.model.config
         shifts = config["shifts"]
-        sums = affine(arrays["input.weight"], self.inputs(y, x), arrays["input.bias"])
-        stream = [sat16(rs(a, shifts["input"])) for a in sums]
+        stream = [sat16(value) for value in self.product("input", self.inputs(y, x))]
         for i, letter in enumerate(config["blocks"]):
             block = self.convolution_block if letter == "c" else self.row_lstm_layer
             change = block(f"block.{i}", shifts["blocks"][i], stream, y, x)
             stream = [sat16(a + b) for a, b in zip(stream, change, strict=True)]
         return [sat8(rs(value, shifts["feature"])) for value in stream]
 
+    def product(self, name: str, v: Vector, *tables: Vector) -> Vector:
+        """rs(P(v) + tables, P.shift) of product P."""
+        weight, bias, shift = (self.model.arrays[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
+        sums = [sum(terms) for terms in zip(matvec(weight, v), bias, *tables, strict=True)]
+        return [rs(value, s) for value, s in zip(sums, shift, strict=True)]
+
     def neighbour(self, name: str, y: int, x: int, size: int) -> Vector:
         return self.vectors[name, y, x] if self.inside(y, x) else [0] * size
 
-    def convolution_block(self, name: str, shifts: Vector, stream: Vector, y: int, x: int) -> Vector:
-        arrays = self.model.arrays
-        a, hidden, out = shifts
+    def convolution_block(self, name: str, a: int, stream: Vector, y: int, x: int) -> Vector:
         self.vectors[name + ".A", y, x] = [sat8(rs(value, a)) for value in stream]
         v = []
         for dy, dx in (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0):
             v += self.neighbour(name + ".A", y + dy, x + dx, len(stream))
-        sums = affine(arrays[name + ".first.weight"], v, arrays[name + ".first.bias"])
-        h = [relu8(rs(value, hidden)) for value in sums]
-        return [rs(value, out) for value in affine(arrays[name + ".second.weight"], h, arrays[name + ".second.bias"])]
+        return self.product(name + ".second", [relu8(value) for value in self.product(name + ".first", v)])
 
-    def row_lstm_layer(self, name: str, shifts: Vector, stream: Vector, y: int, x: int) -> Vector:
+    def row_lstm_layer(self, name: str, a: int, stream: Vector, y: int, x: int) -> Vector:
         arrays, size = self.model.arrays, self.model.config["lstm"]
-        a, is_left, ss_left, index, out = shifts
         self.vectors[name + ".A", y, x] = [sat8(rs(value, a)) for value in stream]
         activations = self.neighbour(name + ".A", y, x - 1, len(stream)) + self.vectors[name + ".A", y, x]
         states = [s for dx in (-1, 0, 1) for s in self.neighbour(name + ".S", y - 1, x + dx, size)]
         from_input = matvec(arrays[name + ".is.weight"], activations)
         from_state = matvec(arrays[name + ".ss.weight"], states)
-        sums = [
-            (i << is_left) + (s << ss_left) + b
-            for i, s, b in zip(from_input, from_state, arrays[name + ".is.bias"], strict=True)
-        ]
-        cells, states = self.row_lstm_gates(sums, index, self.neighbour(name + ".C", y - 1, x, size))
+        left = zip(arrays[name + ".is.left"], arrays[name + ".ss.left"], strict=True)
+        sums = [(u << i) + (v << s) for u, v, (i, s) in zip(from_input, from_state, left, strict=True)]
+        rounding = zip(sums, arrays[name + ".is.bias"], arrays[name + ".is.shift"], strict=True)
+        arguments = [rs(value + bias, shift) for value, bias, shift in rounding]
+        cells, states = self.row_lstm_gates(arguments, self.neighbour(name + ".C", y - 1, x, size))
         self.vectors[name + ".C", y, x], self.vectors[name + ".S", y, x] = cells, states
-        return [rs(value, out) for value in affine(arrays[name + ".up.weight"], states, arrays[name + ".up.bias"])]
+        return self.product(name + ".up", states)
 
-    def row_lstm_gates(self, sums: Vector, index: int, cells_above: Vector) -> tuple[Vector, Vector]:
-        """Cells C and states S from the sums P and the cells above."""
+    def row_lstm_gates(self, arguments: Vector, cells_above: Vector) -> tuple[Vector, Vector]:
+        """Cells C and states S from the gates' arguments rs(P, is.shift) and the cells above."""
         sigmoid, tanh = self.model.arrays["table.sigmoid"], self.model.arrays["table.tanh"]
         size = len(cells_above)
         cells, states = [], []
-        j = [clip(rs(p, index), -1024, 1023) + 1024 for p in sums]
+        j = [clip(argument, -1024, 1023) + 1024 for argument in arguments]
         for n in range(size):
             o, f, i = sigmoid[j[n]], sigmoid[j[size + n]], sigmoid[j[2 * size + n]]
             g = tanh[j[3 * size + n]]
@@ -420,14 +416,11 @@ class Tile:
     # Section 6
 
     def logits(self, colour: int, y: int, x: int) -> Vector:
-        arrays, shifts = self.model.arrays, self.model.config["shifts"]
-        head, (hidden, logit) = f"head.{colour}", shifts["heads"][colour]
-        sums = affine(arrays[head + ".hidden.weight"], self.vectors["F", y, x], arrays[head + ".hidden.bias"])
+        head, known = f"head.{colour}", []
         for c in range(colour):
-            known = arrays[head + ".known"][c][clip(self.errors[c][y, x], -128, 127) + 128]
-            sums = [a + b for a, b in zip(sums, known, strict=True)]
-        h = [relu8(rs(value, hidden)) for value in sums]
-        return [rs(value, logit) for value in affine(arrays[head + ".logit.weight"], h, arrays[head + ".logit.bias"])]
+            known.append(self.model.arrays[head + ".known"][c][clip(self.errors[c][y, x], -128, 127) + 128])
+        hidden = self.product(head + ".hidden", self.vectors["F", y, x], *known)
+        return self.product(head + ".logit", [relu8(value) for value in hidden])
 
 
 def guess(value: Any, y: int, x: int, origin: int) -> int:

@@ -340,7 +340,7 @@ BAD_MODELS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "not a model": (lambda d: b"pickle", "model"),
     "truncated": (lambda d: d[:-5], "model"),
     "a bias over 2^24": (lambda d: d[:-1] + b"\x7f", "2^24"),
-    "other arithmetic": (lambda d: d.replace(b'"arithmetic":"1"', b'"arithmetic":"9"'), "arithmetic"),
+    "other arithmetic": (lambda d: d.replace(b'"arithmetic":"2"', b'"arithmetic":"9"'), "arithmetic"),
     "header length of 2^63": (lambda d: b"\xff" * 8 + d[8:], "model"),
 }
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tiny_model import tables
 
 from pixzip.frequencies import cumulate, find_symbol, interval, row_intervals, symbol_bits
+from pixzip.runtime.kernels import addend
 
 EXP = tables()["table.exp"]
 ZEROS = np.zeros(256, dtype=np.int32)
@@ -31,10 +32,10 @@ LOGITS = {
 }
 
 
-def cumulated(logits: NDArray[np.int64], exp: NDArray[np.int32] = EXP, shift: int = 0) -> NDArray[np.int64]:
+def cumulated(logits: NDArray[np.int64], exp: NDArray[np.int32] = EXP) -> NDArray[np.int64]:
     """The kernel's C_0 .. C_256."""
     out = np.empty(257, dtype=np.int64)
-    cumulate(np.asarray(logits, dtype=np.int32), ZEROS, shift, exp, out)
+    cumulate(np.asarray(logits, dtype=np.int32), ZEROS, ZEROS, exp, out)
     return out
 
 
@@ -89,16 +90,17 @@ def test_every_quantile_of_a_narrow_row_finds_its_symbol() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
-@pytest.mark.parametrize("shift", [0, 1, 5, 24])
-def test_row_intervals_round_logits_and_read_symbols_mod_256(dtype: type, shift: int) -> None:
+@pytest.mark.parametrize("shifts", [[0], [1], [5], [24], [0, 1, 5, 10, 24]], ids=str)
+def test_row_intervals_round_logits_and_read_symbols_mod_256(dtype: type, shifts: list[int]) -> None:
     random = np.random.default_rng(2)
+    shift = random.choice(np.array(shifts, dtype=np.int32), 256)
     acc = random.integers(-(2**20), 2**20, (300, 256)).astype(dtype)
     bias = random.integers(-(2**20), 2**20, 256).astype(np.int32)
     errors = random.integers(-255, 256, 300).astype(np.int16)
     left, frequency = np.empty(300, dtype=np.uint32), np.empty(300, dtype=np.uint32)
-    row_intervals(acc, bias, shift, EXP, errors, left, frequency)
+    row_intervals(acc, addend(bias, shift), shift, EXP, errors, left, frequency)
     for r in range(0, 300, 30):
-        logits = [floor((int(a) + int(b)) / 2**shift + 0.5) for a, b in zip(acc[r], bias, strict=True)]
+        logits = [floor((int(a) + int(b)) / 2.0**s + 0.5) for a, b, s in zip(acc[r], bias, shift, strict=True)]
         lefts, symbol = naive_lefts(logits, EXP.tolist()), int(errors[r]) % 256
         assert (left[r], left[r] + frequency[r]) == (lefts[symbol], lefts[symbol + 1])
 
@@ -108,12 +110,12 @@ def test_symbol_bits_are_near_row_bits() -> None:
     acc = random.integers(-200, 200, (50, 256)).astype(np.int32)
     errors = random.integers(-255, 256, 50).astype(np.int16)
     each, left, frequency = np.empty(50), np.empty(50, dtype=np.uint32), np.empty(50, dtype=np.uint32)
-    symbol_bits(acc, ZEROS, 0, errors, each)
-    row_intervals(acc, ZEROS, 0, EXP, errors, left, frequency)
+    symbol_bits(acc, ZEROS, ZEROS, errors, each)
+    row_intervals(acc, ZEROS, ZEROS, EXP, errors, left, frequency)
     assert np.allclose(each, 24 - np.log2(frequency), atol=0.01)
 
 
 def test_symbol_bits_of_equal_logits_are_eight() -> None:
     each = np.empty(1)
-    symbol_bits(np.zeros((1, 256), dtype=np.int32), ZEROS, 0, np.array([7], dtype=np.int16), each)
+    symbol_bits(np.zeros((1, 256), dtype=np.int32), ZEROS, ZEROS, np.array([7], dtype=np.int16), each)
     assert each[0] == pytest.approx(8)

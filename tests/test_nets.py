@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,30 @@ torch = pytest.importorskip("torch")
 from pixzip import evaluate  # noqa: E402
 from pixzip.freeze import freeze  # noqa: E402
 from pixzip.model_file import Model, load_model  # noqa: E402
-from pixzip.nets.calibration import calibrated  # noqa: E402
-from pixzip.nets.exponents import Exponents, best_exponent  # noqa: E402
+from pixzip.nets.calibration import calibrated, observe  # noqa: E402
+from pixzip.nets.exponents import (  # noqa: E402
+    HIDDEN,
+    SIGNED,
+    STATE,
+    ConvExponents,
+    Exponents,
+    HeadExponents,
+    LstmExponents,
+    best_exponent,
+    calibrate,
+    weight_exponents,
+)
 from pixzip.nets.flat_map import FlatMap  # noqa: E402
 from pixzip.nets.layers import CONV_TAPS, ConvBlock, RowLstm  # noqa: E402
-from pixzip.nets.quantised import HeadIntegers, head_logits, quantised_loss, quantised_stream, to_int8  # noqa: E402
+from pixzip.nets.quantised import (  # noqa: E402
+    GateIntegers,
+    HeadIntegers,
+    Integers,
+    head_logits,
+    quantised_loss,
+    quantised_stream,
+    to_int8,
+)
 from pixzip.nets.tables import make_tables  # noqa: E402
 from pixzip.nets.trunk import Batch, TrunkConfig, TrunkModel, error_basis, prepare, prior_bias  # noqa: E402
 from pixzip.runtime.rows import traverse  # noqa: E402
@@ -48,7 +68,7 @@ def small_model(seed: int = 0) -> TrunkModel:
 
 def frozen(model: TrunkModel, crops: np.ndarray[Any, Any]) -> tuple[Exponents, Model]:
     """Exponents calibrated on crops, and the model file they give, loaded."""
-    exponents = calibrated(model, *tensors(prepare(crops)))
+    exponents = calibrated(model, *tensors(prepare(crops)), TABLES)
     return exponents, load_model(freeze(model, exponents, TABLES, {}), "test")
 
 
@@ -183,7 +203,9 @@ def runtime_logits(model: Model, crops: np.ndarray[Any, Any]) -> np.ndarray[Any,
     out = np.empty((height, 3, width, 256), dtype=np.int64)
 
     def visit(y: int, colour: int, acc: Any, _: Any) -> None:
-        bias, shift, _table = model.network.logit_row(colour)
+        bias, shift = (
+            model.network.arrays[f"head.{colour}.logit.{part}"].astype(np.int64) for part in ("bias", "shift")
+        )
         out[y, colour] = (acc.astype(np.int64) + bias + ((1 << shift) >> 1)) >> shift
 
     traverse(model.network, "float32", planes, 3, visit)
@@ -201,8 +223,8 @@ def quantised_logits(model: TrunkModel, e: Exponents, crops: np.ndarray[Any, Any
         rows = []
         for colour, p in enumerate(model.head_parts()):
             q = HeadIntegers.of(p, model.basis, e.feature, e.heads[colour])
-            x = to_int8(stream, e.feature)
-            rows.append(head_logits(x, by_colour[:colour], q, e.feature, e.heads[colour])[1].reshape(h, w, 256))
+            x = to_int8(stream, 2.0**e.feature)
+            rows.append(head_logits(x, by_colour[:colour], q)[1].reshape(h, w, 256))
     return torch.stack(rows, dim=1).numpy()
 
 
@@ -228,7 +250,9 @@ def test_quantised_equality_catches_one_table_entry_off_by_one() -> None:
 def test_quantised_gradients_point_where_float_gradients_do() -> None:
     model, crops = small_model(), picture_batch(4, 16, 16, seed=7)
     inputs, errors = tensors(prepare(crops))
-    e, _ = frozen(model, crops)
+    e = calibrate(
+        CONFIG.blocks, observe(model, inputs, errors)
+    )  # by the loss, an untrained network is cut at every turn
     sum(quantised_loss(model, inputs, errors, e, TABLES)).backward()
     quantised = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
@@ -239,10 +263,91 @@ def test_quantised_gradients_point_where_float_gradients_do() -> None:
             assert cosine > 0.8, name
 
 
+def test_calibration_ends_where_no_single_exponent_can_improve_the_last_ones() -> None:
+    model = small_model()
+    inputs, errors = tensors(prepare(picture_batch(4, 16, 16, seed=8)))
+
+    def nats(e: Exponents) -> float:
+        with torch.no_grad():
+            return sum(v.item() for v in quantised_loss(model, inputs, errors, e, TABLES))
+
+    start, e = calibrate(CONFIG.blocks, observe(model, inputs, errors)), calibrated(model, inputs, errors, TABLES)
+    assert e.stream == start.stream
+    assert nats(e) < nats(start)
+    for by in (1, -1):
+        last = e.changed(("heads", 2, "h"), by)
+        assert last is not None and nats(last) >= nats(e)
+
+
+def test_no_activation_gets_finer_than_the_stream() -> None:
+    e = Exponents(5, 5, (ConvExponents(4, 2), LstmExponents(5)), (HeadExponents(3),) * 3)
+    assert e.paths() == [
+        ("blocks", 0, "a"),
+        ("blocks", 0, "h"),
+        ("blocks", 1, "a"),
+        ("feature", 0, ""),
+        *(("heads", c, "h") for c in range(3)),
+    ]
+    assert e.changed(("blocks", 0, "a"), 1) == Exponents(5, 5, (ConvExponents(5, 2), LstmExponents(5)), e.heads)
+    assert e.changed(("heads", 1, "h"), -1) == Exponents(5, 5, e.blocks, (e.heads[0], HeadExponents(2), e.heads[2]))
+    assert e.changed(("blocks", 1, "a"), 1) is None
+    assert e.changed(("feature", 0, ""), 1) is None
+
+
 def test_best_exponent_keeps_typical_values() -> None:
     values = torch.linspace(-1.9, 1.9, 101)
     assert best_exponent(values) == 6  # 127 / 2^6 holds 1.98; 2^7 would cut half of them
     assert best_exponent(values * 8) == 3
+
+
+def held(w: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
+    """Weights as integers, before they are cut."""
+    return torch.floor(w.double() * 2.0 ** e.double() + 0.5)
+
+
+def test_weight_exponents_are_the_finest_that_cut_nothing() -> None:
+    g = torch.Generator().manual_seed(5)
+    w = torch.randn(40, 60, generator=g) * 10.0 ** torch.linspace(-3, 0.7, 60)
+    w[:, 7] = 0
+    w[0, 8], w[1:, 8] = 127.5 / 2**6, 0  # would be rounded to 128
+    for values in (w, -w):
+        e = weight_exponents(values, torch.zeros(60), 4, SIGNED, 0)
+        assert held(values, e).abs().max() <= 127
+        finer = (values.abs().double() * 2.0 ** (e + 1.0).double()).amax(0) >= 127.5
+        assert all(finer[j] or e[j] == 20 for j in range(60))
+        assert e[7] == 20  # shift 24: no weight sets a limit
+
+
+@pytest.mark.parametrize("largest", [SIGNED, HIDDEN])
+def test_no_output_can_reach_the_bound_whatever_the_weights(largest: int) -> None:
+    g = torch.Generator().manual_seed(6)
+    sign = torch.where(torch.rand(1024, 40, generator=g) < 0.5, -1.0, 1.0)
+    w = (torch.rand(1024, 40, generator=g) * 0.1 + 0.9) * sign * 10.0 ** torch.linspace(-4, 0, 40)
+    w[:, 1::2] = w[:, 1::2].abs()
+    b = torch.linspace(-300, 300, 40)
+    q = Integers.of(w, b, 3, largest, -6)
+    reach = (128 if largest == HIDDEN else 127) * q.w.abs().sum(0, dtype=torch.int64) + q.b.abs()
+    assert int(reach.max()) < 2**24
+    assert int(reach.max()) > 2**20
+
+
+def test_gates_share_a_grid_that_left_shifts_of_at_most_five_reach() -> None:
+    g = torch.Generator().manual_seed(7)
+    w_is = torch.randn(32, 64, generator=g) * 10.0 ** torch.linspace(-3, 1, 64)
+    w_ss = torch.randn(24, 64, generator=g) * 10.0 ** torch.linspace(1, -3, 64)
+    q = GateIntegers.of(w_is, w_ss, torch.zeros(64), 4)
+    for left in (q.is_left, q.ss_left):
+        assert 0 <= int(left.min()) < int(left.max()) == 5
+    assert bool((torch.minimum(q.is_left, q.ss_left) == 0).all())
+    assert torch.equal(4 + q.is_exponent + q.is_left, STATE + q.ss_exponent + q.ss_left)
+
+
+def test_exponents_survive_json_and_those_of_another_arithmetic_do_not() -> None:
+    e = Exponents(9, 3, (ConvExponents(4, 2), LstmExponents(3)), (HeadExponents(3), HeadExponents(4), HeadExponents(5)))
+    stored = json.loads(json.dumps(e.to_json()))
+    assert Exponents.from_json(stored) == e
+    del stored["arithmetic"]
+    assert Exponents.from_json(stored) is None
 
 
 def test_prior_starts_training_near_four_bits() -> None:

@@ -141,9 +141,10 @@ def test_reference_decodes_a_file_of_every_shipped_model(info: object) -> None:
 # The reference decoder sees faults that encoder and decoder share, and damage.
 
 
-def rectify_without_half(acc: NDArray[np.int32], bias: NDArray[np.int32], shift: int, out: NDArray[np.int8]) -> None:
+def rectify_without_half(acc: kernels.Acc, addend: kernels.Ints, shift: kernels.Ints, out: NDArray[np.int8]) -> None:
     """A wrong kernels.rectify: it rounds down."""
-    out[:] = np.clip((acc[: len(out)].astype(np.int64) + bias) >> shift, 0, 127)
+    half = (1 << shift) >> 1
+    out[:] = np.clip((acc[: len(out)].astype(np.int64) + addend - half) >> shift, 0, 255) - 128
 
 
 def test_reference_catches_a_rounding_fault_that_encoder_and_decoder_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -335,27 +335,20 @@ def patch_stale_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps._Rings, "end_row", lambda rings, step, lo, hi: None)
 
 
-def without_half(original: Callable[..., None], shift_at: int) -> Callable[..., None]:
-    """A rounding kernel that rounds down: half is taken away from its first operand beforehand."""
-
-    def kernel(*arguments: Any) -> None:
-        values = list(arguments)
-        half = (1 << values[shift_at]) >> 1
-        values[0] = (values[0].astype(np.int32) - half).astype(values[0].dtype)
-        original(*values)
-
-    return kernel
-
-
-def patch_rounding(name: str, shift_at: int) -> Callable[[pytest.MonkeyPatch], None]:
-    """One rounding kernel rounds down in the decoder only."""
+def patch_kernel(name: str, change: Callable[[list[Any]], None]) -> Callable[[pytest.MonkeyPatch], None]:
+    """One kernel gets changed arguments in the decoder only."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         original, decode_block = getattr(kernels, name), steps.decode_block
 
+        def changed(*arguments: Any) -> None:
+            values = list(arguments)
+            change(values)
+            original(*values)
+
         def faulty(*arguments: Any) -> Pixels:
             with pytest.MonkeyPatch.context() as within:
-                within.setattr(kernels, name, without_half(original, shift_at))
+                within.setattr(kernels, name, changed)
                 return decode_block(*arguments)
 
         monkeypatch.setattr(codec, "decode_block", faulty)
@@ -363,15 +356,55 @@ def patch_rounding(name: str, shift_at: int) -> Callable[[pytest.MonkeyPatch], N
     return patch
 
 
+def rounding_down(at: int, shift_at: int) -> Callable[[list[Any]], None]:
+    """Takes half away from the operand at this place, so that the kernel rounds down."""
+
+    def change(values: list[Any]) -> None:
+        half = (1 << values[shift_at]) >> 1
+        values[at] = (values[at].astype(np.int32) - half).astype(values[at].dtype)
+
+    return change
+
+
+def next_output(*places: int) -> Callable[[list[Any]], None]:
+    """Gives each output the numbers of the output after it."""
+
+    def change(values: list[Any]) -> None:
+        for at in places:
+            values[at] = np.roll(values[at], -1)
+
+    return change
+
+
+def swapped(one: int, other: int) -> Callable[[list[Any]], None]:
+    """Exchanges two arguments."""
+
+    def change(values: list[Any]) -> None:
+        values[one], values[other] = values[other], values[one]
+
+    return change
+
+
 FAULTS = {
     "mask of the encoder": patch_rows_tap,
     "mask of the decoder": patch_steps_tap,
     "stale edge": patch_stale_edge,
-    "rounding of the input layer": patch_rounding("start_stream", 2),
-    "rounding of the stream": patch_rounding("add_stream", 2),
-    "rounding of activations": patch_rounding("activate", 1),
-    "rounding of hidden layers": patch_rounding("rectify", 2),
-    "rounding of known errors": patch_rounding("rectify_known", 4),
+    "rounding of the input layer": patch_kernel("start_stream", rounding_down(0, 2)),
+    "rounding of the stream": patch_kernel("add_stream", rounding_down(0, 2)),
+    "rounding of activations": patch_kernel("activate", rounding_down(0, 1)),
+    "rounding of hidden layers": patch_kernel("rectify", rounding_down(0, 2)),
+    "rounding of known errors": patch_kernel("rectify_known", rounding_down(0, 4)),
+    "shifts of the input layer": patch_kernel("start_stream", next_output(2)),
+    "shifts of the stream": patch_kernel("add_stream", next_output(2)),
+    "shifts of hidden layers": patch_kernel("rectify", next_output(2)),
+    "shifts of known errors": patch_kernel("rectify_known", next_output(4)),
+}
+LSTM_FAULTS = {
+    "rounding of gates": patch_kernel("lstm_cell", rounding_down(2, 5)),
+    "shifts of gates": patch_kernel("lstm_cell", next_output(2, 5)),
+    "left shifts of input-to-state": patch_kernel("lstm_cell", next_output(3)),
+    "left shifts of state-to-state": patch_kernel("lstm_cell", next_output(4)),
+    "left shifts exchanged": patch_kernel("lstm_cell", swapped(3, 4)),
 }
 
 
@@ -382,6 +415,44 @@ def test_a_planted_fault_breaks_the_law(blocks: str, fault: str, monkeypatch: py
     assert law_holds(model, pixels)
     FAULTS[fault](monkeypatch)
     assert not law_holds(model, pixels)
+
+
+@pytest.mark.parametrize("fault", LSTM_FAULTS)
+@pytest.mark.parametrize("blocks", ["l", "lc"])
+def test_a_fault_planted_in_the_lstm_cell_breaks_the_law(
+    blocks: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, pixels = tiny_model(15, blocks), photo(15, (1, 3, 8, 9))
+    LSTM_FAULTS[fault](monkeypatch)
+    assert not law_holds(model, pixels)
+
+
+def test_hidden_layers_use_eight_bits() -> None:
+    acc = np.arange(-300, 701, dtype=np.int32)[:, None]
+    out, nothing = np.empty(acc.shape, dtype=np.int8), np.zeros(1, dtype=np.int32)
+    kernels.rectify(acc, nothing, nothing, out)
+    assert np.array_equal(out[:, 0], np.clip(np.arange(-300, 701), 0, 255) - 128)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_each_output_is_shifted_by_its_own_shift(dtype: type) -> None:
+    """Kernels against Python integers, at the largest accumulators and all shifts."""
+    random = np.random.default_rng(19)
+    shift = np.arange(25, dtype=np.int32)
+    bias = random.integers(-(2**20), 2**20, 25).astype(np.int32)
+    acc = random.integers(-(2**24) + 2**20, 2**24 - 2**20, (40, 25)).astype(dtype)
+    x = random.integers(-32767, 32768, acc.shape).astype(np.int16)
+    exact = [
+        [(int(a) + int(b) + (2**s >> 1)) >> s for a, b, s in zip(row, bias, range(25), strict=True)] for row in acc
+    ]
+    addend = kernels.addend(bias, shift)
+    added, started, hidden = x.copy(), np.empty_like(x), np.empty(x.shape, dtype=np.int8)
+    kernels.add_stream(acc, addend, shift, added)
+    kernels.start_stream(acc, addend, shift, started)
+    kernels.rectify(acc, addend, shift, hidden)
+    assert np.array_equal(added, np.clip(np.array(exact) + x, -32767, 32767))
+    assert np.array_equal(started, np.clip(exact, -32767, 32767))
+    assert np.array_equal(hidden, np.clip(exact, 0, 255) - 128)
 
 
 def table_changed(name: str, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Model:

@@ -41,21 +41,33 @@ def layer_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
     return shapes
 
 
-def lively_shifts(blocks: str) -> dict[str, Any]:
-    """Shifts under which weights of -60 .. 60 give activations that neither vanish nor saturate everywhere."""
-    each = {"c": [5, 8, 2], "l": [5, 1, 2, 6, 2]}
-    return {"input": 3, "feature": 5, "blocks": [each[b] for b in blocks], "heads": [[7, 5], [7, 4], [6, 5]]}
+#: Middle shifts of products under which weights of -60 .. 60 give activations that neither vanish nor saturate.
+LIVELY = {"input": 3, "first": 7, "second": 3, "is": 6, "up": 2, "hidden": 6, "logit": 6}
+#: Products that read hidden layers, whose values are held less 128.
+FROM_HIDDEN = (".second", ".logit")
+
+
+def last_part(layer: str) -> str:
+    """first, second, is, ss, up, hidden, logit or input."""
+    return layer.rpartition(".")[2]
 
 
 def parts(seed: int = 0, blocks: str = "cl", **sizes: int) -> tuple[dict[str, Any], Arrays]:
     """Configuration and arrays of a lively random model, to be changed by a test."""
     random = np.random.default_rng(seed)
-    config = SIZES | sizes | {"architecture": "trunk", "blocks": blocks, "shifts": lively_shifts(blocks), "info": {}}
+    shifts = {"blocks": [5] * len(blocks), "feature": 5}
+    config = SIZES | sizes | {"architecture": "trunk", "blocks": blocks, "shifts": shifts, "info": {}}
     arrays = tables()
     for name, shape in layer_shapes(config).items():
         arrays[name + ".weight"] = random.integers(-60, 61, shape).astype(np.int8)
         if not name.endswith(".ss"):
-            arrays[name + ".bias"] = random.integers(-2000, 2001, shape[0]).astype(np.int32)
+            middle = random.integers(-2000, 2001, shape[0]).astype(np.int32)
+            if name.endswith(FROM_HIDDEN):
+                middle += 128 * arrays[name + ".weight"].sum(axis=1, dtype=np.int32)
+            arrays[name + ".bias"] = middle
+            arrays[name + ".shift"] = (LIVELY[last_part(name)] + random.integers(-1, 2, shape[0])).astype(np.int8)
+        if last_part(name) in ("is", "ss"):
+            arrays[name + ".left"] = random.integers(0, 3, shape[0]).astype(np.int8)
     for c in (1, 2):
         known = random.integers(-40, 41, (c, 1, config["head"])) * np.arange(-128, 128)[:, None]
         arrays[f"head.{c}.known"] = (known + random.integers(-200, 201, known.shape)).astype(np.int32)
@@ -63,16 +75,14 @@ def parts(seed: int = 0, blocks: str = "cl", **sizes: int) -> tuple[dict[str, An
 
 
 def extreme_parts(seed: int = 0, blocks: str = "cl", **sizes: int) -> tuple[dict[str, Any], Arrays]:
-    """A model at its limits: weights -127, 0 and 127, a quarter of biases at the bound of 2^24, shifts 0 and 24."""
+    """A model at its limits: weights -127, 0 and 127, a quarter of biases at the bound of 2^24, shifts of 0 to 24.
+
+    A quarter of each product's shifts is 0, a quarter 24; left shifts are 0 to 5.
+    """
     random = np.random.default_rng(seed)
     config, arrays = parts(seed, blocks, **sizes)
-    each = {"c": [0, 12, 0], "l": [0, 5, 5, 13, 0]}
-    config["shifts"] = {
-        "input": 0,
-        "feature": 0,
-        "blocks": [each[b] for b in blocks],
-        "heads": [[11, 10], [0, 14], [24, 0]],
-    }
+    config["shifts"] = {"blocks": [0] * len(blocks), "feature": 0}
+    middle = {"input": 0, "first": 11, "second": 1, "is": 13, "up": 0, "hidden": 10, "logit": 11}
     for c in (1, 2):
         arrays[f"head.{c}.known"] = random.integers(-1_000_000, 1_000_001, arrays[f"head.{c}.known"].shape, np.int32)
     for name, shape in layer_shapes(config).items():
@@ -81,12 +91,17 @@ def extreme_parts(seed: int = 0, blocks: str = "cl", **sizes: int) -> tuple[dict
             at_bound = random.choice([-1, 1, 0, 0, 0, 0, 0, 0], shape[0])
             at_bound *= name not in ("input", "head.0.logit")  # which would drown everything else
             arrays[name + ".bias"] = (at_bound * largest_bias(arrays, name)).astype(np.int32)
+            arrays[name + ".shift"] = random.choice(np.array([0, middle[last_part(name)], 24], dtype=np.int8), shape[0])
+        if name + ".left" in arrays:
+            arrays[name + ".left"] = random.integers(0, 6, shape[0]).astype(np.int8)
     return config, arrays
 
 
 def largest_bias(arrays: Arrays, layer: str) -> NDArray[np.int64]:
     """The largest |bias| that the bound allows each output of a layer."""
-    used = 127 * np.abs(arrays[layer + ".weight"].astype(np.int64)).sum(axis=1)
+    used = (128 if layer.endswith(FROM_HIDDEN) else 127) * np.abs(arrays[layer + ".weight"].astype(np.int64)).sum(
+        axis=1
+    )
     known = arrays.get(layer.replace(".hidden", ".known")) if layer.endswith(".hidden") else None
     if known is not None:
         used += np.abs(known.astype(np.int64)).max(axis=1).sum(axis=0)

@@ -8,6 +8,8 @@ from torch import Tensor
 from pixzip.nets.exponents import Exponents, calibrate
 from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.layers import CONV_TAPS, ConvBlock, Linear, RowLstm, gather_taps
+from pixzip.nets.quantised import quantised_loss
+from pixzip.nets.tables import Tables
 from pixzip.nets.trunk import INPUT_SCALE, TrunkModel
 
 
@@ -39,7 +41,21 @@ def observe(model: TrunkModel, inputs: Tensor, errors: Tensor) -> dict[str, Tens
     return seen
 
 
-def calibrated(model: TrunkModel, inputs: Tensor, errors: Tensor) -> Exponents:
-    """Exponents of a trained float model from sample crops."""
-    weights = {name: p.detach() for name, p in model.named_parameters()}
-    return calibrate(model.config.blocks, weights, observe(model, inputs, errors))
+def calibrated(model: TrunkModel, inputs: Tensor, errors: Tensor, tables: Tables) -> Exponents:
+    """Exponents of a trained float model from sample crops: those of least squared error, then improved by the loss.
+
+    Squared error keeps the few large values whole; the loss would mostly rather cut them and see small ones finer.
+    """
+
+    def nats(e: Exponents) -> float:
+        with torch.no_grad():
+            return sum(part.item() for part in quantised_loss(model, inputs, errors, e, tables))
+
+    best = calibrate(model.config.blocks, observe(model, inputs, errors))
+    least = nats(best)
+    for path in best.paths():
+        for by in (1, -1):
+            changed = best.changed(path, by)
+            while changed is not None and (now := nats(changed)) < least:
+                best, least, changed = changed, now, changed.changed(path, by)
+    return best

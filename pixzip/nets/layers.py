@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pixzip.nets.flat_map import FlatMap
+from pixzip.nets.fused import lstm_cell, lstm_cell_gradient, relu_gradient
 
 #: (dy, dx) taps of a masked convolution on features (mask B, cut to slope 2): own position last.
 CONV_TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
@@ -64,10 +65,10 @@ class ConvBlock(torch.autograd.Function):
         for lo, hi in m.chunks():
             d_out = grad[lo:hi]
             dw2 += hidden[lo:hi].t() @ d_out
-            db2 += d_out.sum(0, dtype=torch.float32)
-            d_hidden = (d_out @ w2c.t()).mul_(hidden[lo:hi] > 0)
+            db2 += d_out.sum(0)
+            d_hidden = relu_gradient(d_out @ w2c.t(), hidden[lo:hi])
             dw1 += gather_taps(m, x, CONV_TAPS, lo, hi).t() @ d_hidden
-            db1 += d_hidden.sum(0, dtype=torch.float32)
+            db1 += d_hidden.sum(0)
             scatter_taps(m, d_hidden @ w1c.t(), CONV_TAPS, lo, dx)
         m.zero_columns(dx)
         return dx, dw1, db1, dw2, db2, None
@@ -89,14 +90,7 @@ class RowLstm(torch.autograd.Function):
             hi = lo + m.row
             pre = torch.addmm(b_c, gather_taps(m, x, IS_TAPS, lo, hi), w_is_c)
             pre.addmm_(gather_taps(m, h, SS_TAPS, lo, hi), w_ss_c)
-            pre = pre.float()
-            pre[:, : 3 * k].sigmoid_()
-            pre[:, 3 * k :].tanh_()
-            pre.view(m.n, m.w + 1, 4 * k)[:, m.w].zero_()  # gates of 0 keep c and h of the zero columns at 0
-            o, f, i, g = pre.split(k, dim=1)
-            torch.mul(f, cells[y], out=cells[y + 1]).addcmul_(i, g)
-            h[lo:hi] = o * cells[y + 1].tanh()
-            gates[lo:hi] = pre
+            lstm_cell(pre, m.w, cells[y], cells[y + 1], h[lo:hi], gates[lo:hi])
         ctx.save_for_backward(x, h, gates, cells, w_is_c, w_ss_c)
         ctx.m = m
         return h
@@ -110,23 +104,12 @@ class RowLstm(torch.autograd.Function):
         dh = grad.clone()
         dx = torch.zeros_like(x)
         dc = torch.zeros(m.row, k)
-        d_pre = torch.empty(m.row, 4 * k)
+        d_gates = torch.empty(m.row, 4 * k, dtype=x.dtype)
         dw_is, dw_ss, db = torch.zeros(w_is_c.shape), torch.zeros(w_ss_c.shape), torch.zeros(4 * k)
         for y in reversed(range(m.h)):
             lo = m.guard + y * m.row
             hi = lo + m.row
-            dh[lo:hi].view(m.n, m.w + 1, k)[:, m.w].zero_()
-            o, f, i, g = gates[lo:hi].float().split(k, dim=1)
-            d = dh[lo:hi].float()
-            tanh_c = cells[y + 1].tanh()
-            dc.addcmul_(d * o, 1 - tanh_c * tanh_c)
-            torch.mul(d * tanh_c, o * (1 - o), out=d_pre[:, :k])
-            torch.mul(dc * cells[y], f * (1 - f), out=d_pre[:, k : 2 * k])
-            torch.mul(dc * g, i * (1 - i), out=d_pre[:, 2 * k : 3 * k])
-            torch.mul(dc * i, 1 - g * g, out=d_pre[:, 3 * k :])
-            dc *= f
-            d_gates = d_pre.to(x.dtype)
-            db += d_pre.sum(0)
+            lstm_cell_gradient(gates[lo:hi], m.w, cells[y], cells[y + 1], dh[lo:hi], dc, d_gates, db)
             dw_ss += gather_taps(m, h, SS_TAPS, lo, hi).t() @ d_gates
             dw_is += gather_taps(m, x, IS_TAPS, lo, hi).t() @ d_gates
             scatter_taps(m, d_gates @ w_ss_c.t(), SS_TAPS, lo, dh)
@@ -164,7 +147,7 @@ class Linear(torch.autograd.Function):
         dw, db = torch.zeros(w_c.shape), torch.zeros(w_c.shape[1])
         for lo, hi in m.chunks():
             dw += x[lo:hi].t() @ grad[lo:hi]
-            db += grad[lo:hi].sum(0, dtype=torch.float32)
+            db += grad[lo:hi].sum(0)
             if dx is not None:
                 torch.mm(grad[lo:hi], w_c.t(), out=dx[lo:hi])
         return (grad if ctx.needs_input_grad[0] else None), dx, dw, db, None

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixzip.errors import TrainingError
+from pixzip.nets.diagonal_bilstm import DiagonalBiLstm, DiagonalBiLstmConfig
+from pixzip.nets.multiscale import MultiScale, MultiScaleConfig
+from pixzip.nets.pixelcnn import PixelCnn, PixelCnnConfig
+from pixzip.nets.row_lstm import RowLstm, RowLstmConfig
 from pixzip.nets.trunk import TrunkConfig, TrunkModel
 
 
@@ -37,7 +41,13 @@ class Network(Protocol):
 
 
 #: Architecture name → its configuration and its class, built as class(config, seed).
-NETWORKS: dict[str, tuple[type, type]] = {"trunk": (TrunkConfig, TrunkModel)}
+NETWORKS: dict[str, tuple[type, type]] = {
+    "trunk": (TrunkConfig, TrunkModel),
+    "pixelcnn": (PixelCnnConfig, PixelCnn),
+    "row_lstm": (RowLstmConfig, RowLstm),
+    "diagonal_bilstm": (DiagonalBiLstmConfig, DiagonalBiLstm),
+    "multiscale": (MultiScaleConfig, MultiScale),
+}
 
 
 def build(config: Any, seed: int = 0) -> Any:

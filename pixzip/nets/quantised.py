@@ -7,6 +7,7 @@ of the float layers at the dequantised values: rounding counts as the identity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +17,20 @@ from torch import Tensor
 from pixzip.nets.exponents import (
     GATE,
     GATE_INDEX,
+    HIDDEN,
     INPUT,
     LOGIT,
+    SIGNED,
     STATE,
     ConvExponents,
     Exponents,
     HeadExponents,
     LstmExponents,
+    gate_exponents,
+    weight_exponents,
 )
 from pixzip.nets.flat_map import FlatMap
+from pixzip.nets.fused import clear_cut, integer_gates, integer_softmax_nats
 from pixzip.nets.layers import CONV_TAPS, IS_TAPS, SS_TAPS, ConvBlock, Linear, RowLstm, gather_taps
 from pixzip.nets.tables import Tables
 from pixzip.nets.trunk import Nats, TrunkModel
@@ -33,19 +39,62 @@ from pixzip.runtime import kernels
 GRADIENT = torch.bfloat16
 
 
-def to_int8(values: Tensor, exponent: int) -> Tensor:
-    """sat8(floor(values * 2^exponent + 1/2))."""
-    return torch.floor(values * 2.0**exponent + 0.5).clamp_(-127, 127).to(torch.int8)
+def power(exponent: Tensor) -> Tensor:
+    """2^exponent (int32, -126 .. 127) in float32, exactly: torch.pow need not be."""
+    return ((exponent + 127) << 23).view(torch.float32)
 
 
-def to_int32(values: Tensor, exponent: int) -> Tensor:
-    """floor(values * 2^exponent + 1/2) of biases and tables."""
-    return torch.floor(values.double() * 2.0**exponent + 0.5).to(torch.int32)
+def to_int8(values: Tensor, scale: float | Tensor) -> Tensor:
+    """sat8(floor(values * scale + 1/2)); scale is a power of two, or one for each column."""
+    return torch.floor(values * scale + 0.5).clamp_(-127, 127).to(torch.int8)
 
 
-def round_shift(acc: Tensor, shift: int) -> Tensor:
-    """floor(acc / 2^shift + 1/2) in integers, in place."""
-    return acc if shift == 0 else acc.add_(1 << (shift - 1)).bitwise_right_shift_(shift)
+def to_int32(values: Tensor, exponent: Tensor) -> Tensor:
+    """floor(values * 2^exponent + 1/2) of biases and tables, an exponent for each column."""
+    return torch.floor(values.double() * power(exponent) + 0.5).to(torch.int32)
+
+
+def real_weights(q: Tensor, exponent: Tensor) -> Tensor:
+    """The values that int8 weights (inputs, outputs) stand for."""
+    return q.to(GRADIENT) * power(-exponent).to(GRADIENT)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """One product's integers: w (inputs, outputs) int8; b, shift and exponent of w (outputs,) int32."""
+
+    w: Tensor
+    b: Tensor
+    shift: Tensor
+    exponent: Tensor
+
+    @staticmethod
+    def of(w: Tensor, b: Tensor, x: int, largest: int, out: int, tables: Sequence[Tensor] = ()) -> Integers:
+        """Quantise weights and bias; x, largest and out as in weight_exponents, tables (256, outputs) are added too.
+
+        A hidden layer is held less 128, so 128 * sum(w) goes into the bias of the product it enters.
+        """
+        beside = b.detach().abs() + sum(table.abs().amax(0) for table in tables)
+        e = weight_exponents(w, beside, x, largest, out)
+        q, bias = to_int8(w, power(e)), to_int32(b, x + e)
+        if largest == HIDDEN:
+            bias += kernels.HIDDEN_OFFSET * q.sum(0, dtype=torch.int32)
+        return Integers(q, bias, x + e - out, e)
+
+    @property
+    def rounding(self) -> tuple[kernels.Ints, kernels.Ints]:
+        """(addend, shift) as the kernels take them."""
+        return kernels.addend(self.b.numpy(), self.shift.numpy()), self.shift.numpy()
+
+    @property
+    def real(self) -> Tensor:
+        """The values that the weights stand for."""
+        return real_weights(self.w, self.exponent)
+
+
+def real_hidden(hidden: Tensor, exponent: int) -> Tensor:
+    """The values that a hidden layer's int8, held less 128, stand for."""
+    return (hidden.to(GRADIENT) + kernels.HIDDEN_OFFSET) * 2.0**-exponent
 
 
 def matmul(a: Tensor, w: Tensor) -> Tensor:
@@ -59,7 +108,7 @@ def _int8_engine_is_exact() -> bool:
     """Whether torch's int8 product is right on extreme operands (without VNNI it saturates)."""
     a = torch.full((32, 512), -127, dtype=torch.int8)
     w = torch.full((512, 64), 127, dtype=torch.int8)
-    a[1::2], w[:, 1::2] = 127, -127
+    a[1::2], a[2::4], w[:, 1::2] = 127, -128, -127
     return bool((torch._int_mm(a, w) == (a.float() @ w.float()).to(torch.int32)).all())
 
 
@@ -79,20 +128,20 @@ class QuantisedConvBlock(ConvBlock):
         ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, m: FlatMap, e: ConvExponents, stream: int
     ) -> Tensor:
         """As ConvBlock.forward, with exponents."""
-        w1q, w2q = to_int8(w1, e.w1), to_int8(w2, e.w2)
-        b1q, b2q = to_int32(b1, e.a + e.w1), to_int32(b2, e.h + e.w2)
-        a = to_int8(x, e.a)
+        first = Integers.of(w1, b1, e.a, SIGNED, e.h)
+        second = Integers.of(w2, b2, e.h, HIDDEN, stream)
+        first_rounding, second_rounding = first.rounding, second.rounding
+        a = to_int8(x, 2.0**e.a)
         hidden = torch.zeros(m.size, w1.shape[1], dtype=torch.int8)
         whole = stream_integers(x, stream)
         for lo, hi in m.chunks():
-            acc = matmul(gather_taps(m, a, CONV_TAPS, lo, hi), w1q)
-            kernels.rectify(acc.numpy(), b1q.numpy(), e.a + e.w1 - e.h, hidden[lo:hi].numpy())
-            acc = matmul(hidden[lo:hi], w2q)
-            kernels.add_stream(acc.numpy(), b2q.numpy(), e.h + e.w2 - stream, whole[lo:hi].numpy())
+            acc = matmul(gather_taps(m, a, CONV_TAPS, lo, hi), first.w)
+            kernels.rectify(acc.numpy(), *first_rounding, hidden[lo:hi].numpy())
+            acc = matmul(hidden[lo:hi], second.w)
+            kernels.add_stream(acc.numpy(), *second_rounding, whole[lo:hi].numpy())
         out = whole.float().mul_(2.0**-stream)
         m.zero_columns(out)
-        real = (a.to(GRADIENT) * 2.0**-e.a, hidden.to(GRADIENT) * 2.0**-e.h, w1q.to(GRADIENT) * 2.0**-e.w1)
-        ctx.save_for_backward(*real, w2q.to(GRADIENT) * 2.0**-e.w2)
+        ctx.save_for_backward(a.to(GRADIENT) * 2.0**-e.a, real_hidden(hidden, e.h), first.real, second.real)
         ctx.m = m
         return out
 
@@ -103,14 +152,36 @@ class QuantisedConvBlock(ConvBlock):
         return (None if dx is None else dx.float(), *rest, None, None)
 
 
-def _real_gates(acc_is: Tensor, acc_ss: Tensor, bias: Tensor, is_left: int, ss_left: int, exponent: int) -> Tensor:
-    """Values of the gates o, f, i, g for the gradient; the forward pass reads the tables."""
-    pre = acc_is.float().mul_(2.0**is_left).add_(acc_ss.float(), alpha=2.0**ss_left).add_(bias.float())
-    pre.mul_(2.0**-exponent)
-    k = pre.shape[1] // 4
-    pre[:, : 3 * k].sigmoid_()
-    pre[:, 3 * k :].tanh_()
-    return pre
+@dataclass(frozen=True)
+class GateIntegers:
+    """A Row LSTM layer's integers: weights (inputs, 4k) int8; the rest (4k,) int32.
+
+    left shifts bring each product to the grid of their sum, shift brings the sum and b to the tables' index.
+    """
+
+    w_is: Tensor
+    w_ss: Tensor
+    is_exponent: Tensor
+    ss_exponent: Tensor
+    is_left: Tensor
+    ss_left: Tensor
+    b: Tensor
+    shift: Tensor
+
+    @staticmethod
+    def of(w_is: Tensor, w_ss: Tensor, b: Tensor, a: int) -> GateIntegers:
+        """Quantise the parameters of a layer whose input has exponent a."""
+        e_is, e_ss = gate_exponents(w_is, w_ss, b, a)
+        grid = torch.maximum(a + e_is, STATE + e_ss)
+        lefts = (grid - a - e_is, grid - STATE - e_ss)
+        weights = (to_int8(w_is, power(e_is)), to_int8(w_ss, power(e_ss)))
+        return GateIntegers(*weights, e_is, e_ss, *lefts, to_int32(b, grid), grid - GATE_INDEX)
+
+    def real_gates(self, acc_is: Tensor, acc_ss: Tensor, width: int, gates: Tensor) -> None:
+        """Fill the values of the gates o, f, i, g for the gradient; the forward pass reads the tables."""
+        grid = self.shift + GATE_INDEX
+        scales = power(self.is_left - grid), power(self.ss_left - grid)
+        integer_gates((acc_is, acc_ss), scales, self.b * power(-grid), width, gates)
 
 
 class QuantisedRowLstm(RowLstm):
@@ -122,26 +193,26 @@ class QuantisedRowLstm(RowLstm):
     ) -> Tensor:
         """As RowLstm.forward, with exponents and tables."""
         k = w_ss.shape[1] // 4
-        w_is_q, w_ss_q, b_q = to_int8(w_is, e.w_is), to_int8(w_ss, e.w_ss), to_int32(b, e.gates)
-        is_shift, ss_shift = e.gates - e.a - e.w_is, e.gates - STATE - e.w_ss
-        a = to_int8(x, e.a)
+        q = GateIntegers.of(w_is, w_ss, b, e.a)
+        lefts, shift = (q.is_left.numpy(), q.ss_left.numpy()), q.shift.numpy()
+        addend = kernels.addend(q.b.numpy(), shift)
+        a = to_int8(x, 2.0**e.a)
         h = torch.zeros(m.size, k, dtype=torch.int8)
         gates = m.empty(4 * k, GRADIENT)
         cells = torch.zeros(m.h + 1, m.row, k, dtype=torch.int32)
         for y in range(m.h):
             lo = m.guard + y * m.row
             hi = lo + m.row
-            acc_is = matmul(gather_taps(m, a, IS_TAPS, lo, hi), w_is_q)
-            acc_ss = matmul(gather_taps(m, h, SS_TAPS, lo, hi), w_ss_q)
-            shifts = (is_shift, ss_shift, e.gates - GATE_INDEX)
+            acc_is = matmul(gather_taps(m, a, IS_TAPS, lo, hi), q.w_is)
+            acc_ss = matmul(gather_taps(m, h, SS_TAPS, lo, hi), q.w_ss)
             maps = (cells[y].numpy(), cells[y + 1].numpy(), h[lo:hi].numpy())
-            kernels.lstm_cell(acc_is.numpy(), acc_ss.numpy(), b_q.numpy(), *shifts, tables.sigmoid, tables.tanh, *maps)
+            sums = (acc_is.numpy(), acc_ss.numpy(), addend, *lefts, shift)
+            kernels.lstm_cell(*sums, tables.sigmoid, tables.tanh, *maps)
             for part in (h[lo:hi], cells[y + 1]):
                 part.view(m.n, m.w + 1, k)[:, m.w].zero_()
-            gates[lo:hi] = _real_gates(acc_is, acc_ss, b_q, is_shift, ss_shift, e.gates)
-            gates[lo:hi].view(m.n, m.w + 1, 4 * k)[:, m.w].zero_()
+            q.real_gates(acc_is, acc_ss, m.w, gates[lo:hi])
         real = (a.to(GRADIENT) * 2.0**-e.a, h.to(GRADIENT) * 2.0**-STATE, gates, cells.float().mul_(2.0**-GATE))
-        ctx.save_for_backward(*real, w_is_q.to(GRADIENT) * 2.0**-e.w_is, w_ss_q.to(GRADIENT) * 2.0**-e.w_ss)
+        ctx.save_for_backward(*real, real_weights(q.w_is, q.is_exponent), real_weights(q.w_ss, q.ss_exponent))
         ctx.m = m
         return h.float().mul_(2.0**-STATE)
 
@@ -153,7 +224,7 @@ class QuantisedRowLstm(RowLstm):
 
 
 class QuantisedLinear(Linear):
-    """Linear onto the stream's grid; x is held with exponent x_exponent, w with w_exponent."""
+    """Linear onto the stream's grid; x is held with exponent x_exponent."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -164,20 +235,20 @@ class QuantisedLinear(Linear):
         b: Tensor,
         m: FlatMap,
         x_exponent: int,
-        w_exponent: int,
         stream: int,
     ) -> Tensor:
         """As Linear.forward, with exponents."""
-        wq, bq = to_int8(w, w_exponent), to_int32(b, x_exponent + w_exponent)
-        a = to_int8(x, x_exponent)
+        q = Integers.of(w, b, x_exponent, SIGNED, stream)
+        rounding = q.rounding
+        a = to_int8(x, 2.0**x_exponent)
         empty = torch.zeros(m.size, w.shape[1], dtype=torch.int16)
         whole = empty if base is None else stream_integers(base, stream)
         for lo, hi in m.chunks():
-            acc = matmul(a[lo:hi], wq)
-            kernels.add_stream(acc.numpy(), bq.numpy(), x_exponent + w_exponent - stream, whole[lo:hi].numpy())
+            acc = matmul(a[lo:hi], q.w)
+            kernels.add_stream(acc.numpy(), *rounding, whole[lo:hi].numpy())
         out = whole.float().mul_(2.0**-stream)
         m.zero_columns(out)
-        ctx.save_for_backward(a.to(GRADIENT) * 2.0**-x_exponent, wq.to(GRADIENT) * 2.0**-w_exponent)
+        ctx.save_for_backward(a.to(GRADIENT) * 2.0**-x_exponent, q.real)
         ctx.m = m
         return out
 
@@ -186,42 +257,41 @@ class QuantisedLinear(Linear):
         """Straight through."""
         base, dx, *rest = Linear.backward(ctx, grad.to(GRADIENT))
         real = [None if d is None else d.float() for d in (base, dx)]
-        return (*real, *rest, None, None, None)
+        return (*real, *rest, None, None)
 
 
 @dataclass(frozen=True)
 class HeadIntegers:
-    """A colour head's integers: w (t, h) and v (h, 256) int8; table (colour * 256, h), b (h,) and c (256,) int32."""
+    """A colour head's integers: both products, and known (colours, 256, h) int32, what each known error adds."""
 
-    w: Tensor
-    table: Tensor
-    b: Tensor
-    v: Tensor
-    c: Tensor
+    hidden: Integers
+    known: Tensor
+    logit: Integers
 
     @staticmethod
     def of(p: Any, basis: Tensor, feature: int, e: HeadExponents) -> HeadIntegers:
         """Quantise the parameters of one head; each colour already known adds one table of 256 rows."""
-        acc = feature + e.w
-        parts = [to_int32(basis @ part, acc) for part in p["p"].split(basis.shape[1])] if p["p"].shape[0] else []
-        table = torch.cat(parts) if parts else torch.zeros(0, p["b"].shape[0], dtype=torch.int32)
-        v, c = to_int8(p["v"], e.v), to_int32(p["c"], e.h + e.v)
-        return HeadIntegers(to_int8(p["w"], e.w), table, to_int32(p["b"], acc), v, c)
+        tables = [basis @ part for part in p["p"].detach().split(basis.shape[1])] if p["p"].shape[0] else []
+        hidden = Integers.of(p["w"], p["b"], feature, SIGNED, e.h, tables)
+        known = torch.zeros(len(tables), basis.shape[0], p["b"].shape[0], dtype=torch.int32)
+        for colour, table in enumerate(tables):
+            known[colour] = to_int32(table, feature + hidden.exponent)
+        return HeadIntegers(hidden, known, Integers.of(p["v"], p["c"], e.h, HIDDEN, LOGIT))
 
 
-def head_logits(x: Tensor, errors: Tensor, q: HeadIntegers, feature: int, e: HeadExponents) -> tuple[Tensor, Tensor]:
-    """Hidden layer (m, h) int8 and logits * 2^6 (m, 256) int32.
+def head_logits(x: Tensor, errors: Tensor, q: HeadIntegers) -> tuple[Tensor, Tensor]:
+    """Hidden layer (m, h) int8, held less 128, and logits * 2^6 (m, 256) int32.
 
     x (m, t) int8; errors (colours, m) int16: coding errors of the colours before this one.
     """
-    hidden = torch.empty(x.shape[0], q.b.shape[0], dtype=torch.int8)
-    acc, bias, shift = matmul(x, q.w).numpy(), q.b.numpy(), feature + e.w - e.h
+    hidden = torch.empty(x.shape[0], q.hidden.b.shape[0], dtype=torch.int8)
+    acc, (addend, shift) = matmul(x, q.hidden.w).numpy(), q.hidden.rounding
     if errors.shape[0]:
-        known = q.table.view(-1, 256, q.b.shape[0])
-        kernels.rectify_known(acc, bias, known.numpy(), errors.numpy(), shift, hidden.numpy())
+        kernels.rectify_known(acc, addend, q.known.numpy(), errors.numpy(), shift, hidden.numpy())
     else:
-        kernels.rectify(acc, bias, shift, hidden.numpy())
-    return hidden, round_shift(matmul(hidden, q.v).add_(q.c), e.h + e.v - LOGIT)
+        kernels.rectify(acc, addend, shift, hidden.numpy())
+    logits = matmul(hidden, q.logit.w).add_(torch.from_numpy(q.logit.rounding[0]))
+    return hidden, logits.bitwise_right_shift_(q.logit.shift)
 
 
 class QuantisedHeadLoss(torch.autograd.Function):
@@ -233,24 +303,19 @@ class QuantisedHeadLoss(torch.autograd.Function):
     ):
         """x (m, t) on the stream's grid; known_errors (colours, m); phi (m, j) their basis functions; symbols (m,)."""
         e, feature = exponents.heads[colour], exponents.feature
-        w_real, v_real = q.w.to(GRADIENT) * 2.0**-e.w, q.v.to(GRADIENT) * 2.0**-e.v
+        w_real, v_real = q.hidden.real, q.logit.real
         grads = [torch.zeros(part.shape) for part in (w, p, b, v, c)]
         dx = torch.empty_like(x)
         total = torch.zeros((), dtype=torch.float64)
         for lo in range(0, x.shape[0], chunk):
             s = slice(lo, lo + chunk)
-            a = to_int8(x[s], feature)
-            hidden, logits = head_logits(a, known_errors[:, s].contiguous(), q, feature, e)
-            target = symbols[s][:, None]
-            log_p = torch.log_softmax(logits.float().mul_(2.0**-LOGIT), dim=1)
-            total -= log_p.gather(1, target).sum(dtype=torch.float64)
-            d_logits = log_p.exp_()
-            d_logits.scatter_add_(1, target, -torch.ones_like(target, dtype=d_logits.dtype))
-            grads[4] += d_logits.sum(0)
-            d_logits = d_logits.to(GRADIENT)
-            grads[3] += (hidden.to(GRADIENT) * 2.0**-e.h).t() @ d_logits
-            d_hidden = (d_logits @ v_real.t()).mul_((hidden > 0) & (hidden < 127))
-            grads[2] += d_hidden.sum(0, dtype=torch.float32)
+            a = to_int8(x[s], 2.0**feature)
+            hidden, logits = head_logits(a, known_errors[:, s].contiguous(), q)
+            nats, d_logits = integer_softmax_nats(logits, 2.0**-LOGIT, symbols[s], grads[4])
+            total += nats
+            grads[3] += real_hidden(hidden, e.h).t() @ d_logits
+            d_hidden = clear_cut(d_logits @ v_real.t(), hidden)
+            grads[2] += d_hidden.sum(0)
             grads[0] += (a.to(GRADIENT) * 2.0**-feature).t() @ d_hidden
             if colour:
                 grads[1] += phi[s].t() @ d_hidden
@@ -269,13 +334,13 @@ class QuantisedHeadLoss(torch.autograd.Function):
 def quantised_stream(model: TrunkModel, inputs: Tensor, m: FlatMap, e: Exponents, tables: Tables) -> Tensor:
     """Residual stream after the last block, as TrunkModel.stream."""
     real = m.pack(inputs, torch.float32) * 2.0**-INPUT
-    x = QuantisedLinear.apply(None, real, model.w_in, model.b_in, m, INPUT, e.w_in, e.stream)
+    x = QuantisedLinear.apply(None, real, model.w_in, model.b_in, m, INPUT, e.stream)
     for (_, p), eb in zip(model.block_parts(), e.blocks, strict=True):
         if isinstance(eb, ConvExponents):
             x = QuantisedConvBlock.apply(x, p["w1"], p["b1"], p["w2"], p["b2"], m, eb, e.stream)
         else:
             h = QuantisedRowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m, eb, tables)
-            x = QuantisedLinear.apply(x, h, p["w_up"], p["b_up"], m, STATE, eb.w_up, e.stream)
+            x = QuantisedLinear.apply(x, h, p["w_up"], p["b_up"], m, STATE, e.stream)
     return x
 
 

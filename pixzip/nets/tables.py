@@ -30,7 +30,7 @@ class Tables:
 
 
 def make_tables() -> Tables:
-    """The tables of arithmetic version 1."""
+    """The tables of arithmetic version 2."""
     at = np.arange(-HALF, HALF, dtype=np.float64) / 2**GATE_INDEX
     one = 2.0**GATE
     sigmoid = np.floor(one / (1 + np.exp(-at)) + 0.5)

@@ -20,6 +20,7 @@ from pixzip.errors import TrainingError
 from pixzip.frame import INPUTS, picture_errors, row_inputs
 from pixzip.model_file import MAX_BLOCKS, MAX_WIDTH
 from pixzip.nets.flat_map import FlatMap
+from pixzip.nets.fused import relu_gradient, softmax_nats
 from pixzip.nets.layers import ConvBlock, Linear, RowLstm
 
 INPUT_SCALE = 1 / 32
@@ -122,17 +123,11 @@ class HeadLoss(torch.autograd.Function):
             if phi.shape[1]:
                 hidden.addmm_(phi[s], p_c)
             hidden.relu_()
-            logits = torch.addmm(c_c, hidden, v_c).float()
-            target = symbols[s][:, None]
-            log_p = torch.log_softmax(logits, dim=1)
-            total -= log_p.gather(1, target).sum(dtype=torch.float64)
-            d_logits = log_p.exp_()
-            d_logits.scatter_add_(1, target, -torch.ones_like(target, dtype=d_logits.dtype))
-            grads[4] += d_logits.sum(0)
-            d_logits = d_logits.to(dtype)
+            nats, d_logits = softmax_nats(torch.addmm(c_c, hidden, v_c), symbols[s], grads[4])
+            total += nats
             grads[3] += hidden.t() @ d_logits
-            d_hidden = (d_logits @ v_c.t()).mul_(hidden > 0)
-            grads[2] += d_hidden.sum(0, dtype=torch.float32)
+            d_hidden = relu_gradient(d_logits @ v_c.t(), hidden)
+            grads[2] += d_hidden.sum(0)
             grads[0] += x[s].t() @ d_hidden
             if phi.shape[1]:
                 grads[1] += phi[s].t() @ d_hidden

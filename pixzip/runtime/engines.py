@@ -39,7 +39,7 @@ class Product(Protocol):
 
 
 class Float32Product:
-    """The product in numpy's float32: exact, since 127 * sum|w| + |b| < 2^24."""
+    """The product in numpy's float32: exact, since the largest |input| * sum|w| < 2^24."""
 
     def __init__(self, weight: NDArray[np.int8], rows: int) -> None:
         size = padded_rows(rows)
@@ -110,7 +110,7 @@ def int8_is_exact(shapes: list[tuple[int, int]], rows: int) -> bool:
         weight[::2] = -127
         product = Int8Product(weight, rows)
         product.source[:] = 127
-        product.source[::3] = -127
+        product.source[::3] = -128  # hidden layers hold 0 as -128
         expected = product.source.astype(np.float64) @ weight.T.astype(np.float64)
         if not np.array_equal(product(rows), expected[:rows]):
             return False

@@ -1,7 +1,8 @@
 """Integer accumulators → activations: the elementwise arithmetic of a frozen network (docs/model-format.md, section 5).
 
 Every kernel works on the first rows of preallocated arrays. ``acc`` is an engine's output, int32 or float32 holding
-integers below 2^24. Rounding is floor(x / 2^s + 1/2), as (x + half) >> s with half = 2^(s-1), or 0 where s = 0.
+integers below 2^24. Rounding is floor(x / 2^s + 1/2), as (x + half) >> s with half = 2^(s-1), or 0 where s = 0. Each
+output j of a product has its own shift; ``addend`` is its bias and half together, below 2^25.
 """
 
 from __future__ import annotations
@@ -16,8 +17,16 @@ GATE = 12
 CELL_LIMIT = (16 << GATE) - 1
 INDEX_SHIFT = 5  # cell grid 2^-12 -> table index grid 2^-7
 STATE_SHIFT = 17  # product of two gate values, grid 2^-24 -> state grid 2^-7
+#: Hidden layers hold 0 .. 255 less this, so that they fit int8.
+HIDDEN_OFFSET = 128
 
 Acc = NDArray[np.int32] | NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+
+def addend(bias: Ints, shift: Ints) -> Ints:
+    """What is added to an accumulator before its right shift: bias + half of 2^shift."""
+    return bias + ((np.int32(1) << shift) >> 1)
 
 
 @jit
@@ -27,23 +36,27 @@ def half(shift: int) -> int:
 
 
 @jit
-def start_stream(acc: Acc, bias: NDArray[np.int32], shift: int, x: NDArray[np.int16]) -> None:
-    """x = sat16((acc + bias) >> shift). acc, x (m, t)."""
-    h = half(shift)
-    for r in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            v = (np.int32(acc[r, j]) + bias[j] + h) >> shift
-            x[r, j] = min(max(v, -32767), 32767)
+def shifted(acc: int, addend: int, shift: int) -> int:
+    """(acc + addend) >> shift, kept in 32 bits (|acc + addend| < 2^31, shift <= 24) so that loops run 32 bits wide."""
+    return np.int32(np.int32(np.int32(acc) + addend) >> (shift & 31))
 
 
 @jit
-def add_stream(acc: Acc, bias: NDArray[np.int32], shift: int, x: NDArray[np.int16]) -> None:
-    """x = sat16(x + ((acc + bias) >> shift)). acc, x (m, t)."""
-    h = half(shift)
+def start_stream(acc: Acc, addend: Ints, shift: Ints, x: NDArray[np.int16]) -> None:
+    """x = sat16((acc + addend) >> shift). acc, x (m, t)."""
     for r in range(x.shape[0]):
         for j in range(x.shape[1]):
-            v = np.int32(x[r, j]) + ((np.int32(acc[r, j]) + bias[j] + h) >> shift)
-            x[r, j] = min(max(v, -32767), 32767)
+            v = shifted(acc[r, j], addend[j], shift[j])
+            x[r, j] = min(max(v, np.int32(-32767)), np.int32(32767))
+
+
+@jit
+def add_stream(acc: Acc, addend: Ints, shift: Ints, x: NDArray[np.int16]) -> None:
+    """x = sat16(x + ((acc + addend) >> shift)). acc, x (m, t)."""
+    for r in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            v = np.int32(np.int32(x[r, j]) + shifted(acc[r, j], addend[j], shift[j]))
+            x[r, j] = min(max(v, np.int32(-32767)), np.int32(32767))
 
 
 @jit
@@ -52,83 +65,87 @@ def activate(x: NDArray[np.int16], shift: int, out: NDArray[np.int8]) -> None:
     h = half(shift)
     for r in range(out.shape[0]):
         for j in range(out.shape[1]):
-            v = (np.int32(x[r, j]) + h) >> shift
-            out[r, j] = min(max(v, -127), 127)
+            v = shifted(x[r, j], h, np.int32(shift))
+            out[r, j] = min(max(v, np.int32(-127)), np.int32(127))
 
 
 @jit
-def rectify(acc: Acc, bias: NDArray[np.int32], shift: int, out: NDArray[np.int8]) -> None:
-    """out = clip((acc + bias) >> shift, 0, 127). acc, out (m, k)."""
-    h = half(shift)
+def _hidden(v: int) -> int:
+    """The int8 that holds max(v, 0), cut at 255."""
+    return min(max(v, np.int32(0)), np.int32(255)) - np.int32(HIDDEN_OFFSET)
+
+
+@jit
+def rectify(acc: Acc, addend: Ints, shift: Ints, out: NDArray[np.int8]) -> None:
+    """out = clip((acc + addend) >> shift, 0, 255) - 128. acc, out (m, k)."""
     for r in range(out.shape[0]):
         for j in range(out.shape[1]):
-            v = (np.int32(acc[r, j]) + bias[j] + h) >> shift
-            out[r, j] = min(max(v, 0), 127)
+            out[r, j] = _hidden(shifted(acc[r, j], addend[j], shift[j]))
 
 
 @jit
 def rectify_known(
     acc: Acc,
-    bias: NDArray[np.int32],
+    addend: Ints,
     known: NDArray[np.int32],
     errors: NDArray[np.int16],
-    shift: int,
+    shift: Ints,
     out: NDArray[np.int8],
 ) -> None:
     """As rectify, with one row of each known table added.
 
     known is (colours, 256, k), errors (3, m) the signed coding errors of this pixel's colours so far.
     """
-    h = half(shift)
     colours = known.shape[0]
     for r in range(out.shape[0]):
         first = known[0, min(max(np.int64(errors[0, r]), -128), 127) + 128]
         second = known[colours - 1, min(max(np.int64(errors[colours - 1, r]), -128), 127) + 128]
         for j in range(out.shape[1]):
-            v = np.int32(acc[r, j]) + bias[j] + first[j]
+            v = np.int32(np.int32(acc[r, j]) + first[j])
             if colours == 2:
-                v += second[j]
-            v = (v + h) >> shift
-            out[r, j] = min(max(v, 0), 127)
+                v = np.int32(v + second[j])
+            out[r, j] = _hidden(shifted(v, addend[j], shift[j]))
 
 
 @jit
-def _index(v: int, shift: int) -> int:
-    return min(max((v + half(shift)) >> shift, -HALF), HALF - 1) + HALF
-
-
-@jit
-def _gate_index(
-    acc_is: Acc, acc_ss: Acc, bias: NDArray[np.int32], is_left: int, ss_left: int, shift: int, n: int
-) -> int:
-    """Table index of gate n: both products on the finer grid, and the bias."""
-    return _index((np.int32(acc_is[n]) << is_left) + (np.int32(acc_ss[n]) << ss_left) + bias[n], shift)
+def _index(v: int, addend: int, shift: int) -> int:
+    """Table index of the argument (v + addend) >> shift."""
+    return min(max(shifted(v, addend, shift), np.int32(-HALF)), np.int32(HALF - 1)) + np.int32(HALF)
 
 
 @jit
 def lstm_cell(
     acc_is: Acc,
     acc_ss: Acc,
-    bias: NDArray[np.int32],
-    is_left: int,
-    ss_left: int,
-    shift: int,
+    addend: Ints,
+    is_left: Ints,
+    ss_left: Ints,
+    shift: Ints,
     sigmoid: NDArray[np.int16],
     tanh: NDArray[np.int16],
     cell_above: NDArray[np.int32],
     cell: NDArray[np.int32],
     state: NDArray[np.int8],
 ) -> None:
-    """Equation 3 of the paper on tables; gates in the order o, f, i, g. acc (m, 4k); cells and state (m, k)."""
+    """Equation 3 of the paper on tables; gates in the order o, f, i, g. acc (m, 4k); cells and state (m, k).
+
+    Both products are brought to the finer of their grids, so that their sum is exact: each is below 2^24 and shifted by
+    at most 5.
+    """
     k = state.shape[1]
+    at = np.empty(4 * k, dtype=np.int32)
     for r in range(state.shape[0]):
+        for n in range(4 * k):
+            v = (np.int32(acc_is[r, n]) << (is_left[n] & 31)) + (np.int32(acc_ss[r, n]) << (ss_left[n] & 31))
+            at[n] = _index(np.int32(v), addend[n], shift[n])
         for j in range(k):
-            o = np.int32(sigmoid[_gate_index(acc_is[r], acc_ss[r], bias, is_left, ss_left, shift, j)])
-            f = np.int32(sigmoid[_gate_index(acc_is[r], acc_ss[r], bias, is_left, ss_left, shift, j + k)])
-            i = np.int32(sigmoid[_gate_index(acc_is[r], acc_ss[r], bias, is_left, ss_left, shift, j + 2 * k)])
-            g = np.int32(tanh[_gate_index(acc_is[r], acc_ss[r], bias, is_left, ss_left, shift, j + 3 * k)])
+            o = np.int32(sigmoid[at[j]])
+            f = np.int32(sigmoid[at[j + k]])
+            i = np.int32(sigmoid[at[j + 2 * k]])
+            g = np.int32(tanh[at[j + 3 * k]])
             c = (f * cell_above[r, j] + i * g + half(GATE)) >> GATE
             c = min(max(c, -CELL_LIMIT), CELL_LIMIT)
             cell[r, j] = c
-            s = (o * np.int32(tanh[_index(c, INDEX_SHIFT)]) + half(STATE_SHIFT)) >> STATE_SHIFT
+            tanh_c = np.int32(tanh[_index(c, half(INDEX_SHIFT), np.int32(INDEX_SHIFT))])
+            s = (o * tanh_c + half(STATE_SHIFT)) >> STATE_SHIFT
             state[r, j] = min(max(s, -127), 127)

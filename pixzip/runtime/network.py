@@ -11,12 +11,23 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.model_file import ConvShifts, LstmShifts, Network
+from pixzip.model_file import Arrays, Network
 from pixzip.runtime import kernels
 from pixzip.runtime.engines import make_product
-from pixzip.runtime.kernels import Acc
+from pixzip.runtime.kernels import Acc, Ints
 
 Map = NDArray[np.int8]
+
+
+def rounding(arrays: Arrays, product: str) -> tuple[Ints, Ints]:
+    """(addend, shift) of a product's outputs, as the kernels take them."""
+    shift = arrays[f"{product}.shift"].astype(np.int32)
+    return kernels.addend(arrays[f"{product}.bias"], shift), shift
+
+
+def logit_row(network: Network, colour: int) -> tuple[Ints, Ints, NDArray[np.int32]]:
+    """What turns a head's last product into a row: addend and shift (256,), exp table."""
+    return *rounding(network.arrays, f"head.{colour}.logit"), network.arrays["table.exp"]
 
 
 class Layers:
@@ -27,6 +38,9 @@ class Layers:
         self.arrays = network.arrays
         weights = [name for name in self.arrays if name.endswith(".weight")]
         self._products = {n.removesuffix(".weight"): make_product(engine, self.arrays[n], rows) for n in weights}
+        rounded = [name.removesuffix(".shift") for name in self.arrays if name.endswith(".shift")]
+        self._rounding = {name: rounding(self.arrays, name) for name in rounded}
+        self._left = {n: a.astype(np.int32) for n, a in self.arrays.items() if n.endswith(".left")}
         self.stream = np.zeros((rows, network.channels), dtype=np.int16)
         self.inputs = self._products["input"].source
         heads = [self._products[f"head.{c}.hidden"] for c in range(3)]
@@ -37,20 +51,19 @@ class Layers:
     def start(self, m: int) -> None:
         """Input layer: self.inputs[:m] → the residual stream."""
         acc = self._products["input"](m)
-        kernels.start_stream(acc, self.arrays["input.bias"], self.network.input_shift, self.stream[:m])
+        kernels.start_stream(acc, *self._rounding["input"], self.stream[:m])
 
     def activation(self, block: int, out: Map) -> None:
         """The stream as block's int8 input; out (m, channels)."""
-        kernels.activate(self.stream[: out.shape[0]], self.network.block_shifts[block].a, out)
+        kernels.activate(self.stream[: out.shape[0]], self.network.activation_shifts[block], out)
 
     def conv(self, block: int, taps: Sequence[Map]) -> None:
         """Masked-convolution block on taps (-1,-1), (-1,0), (-1,1), (0,-1), (0,0), each (m, channels)."""
-        shifts, name, m = self.network.block_shifts[block], f"block.{block}", taps[0].shape[0]
-        assert isinstance(shifts, ConvShifts)
+        name, m = f"block.{block}", taps[0].shape[0]
         first, second = self._products[f"{name}.first"], self._products[f"{name}.second"]
         _gather(taps, first.source)
-        kernels.rectify(first(m), self.arrays[f"{name}.first.bias"], shifts.hidden, second.source[:m])
-        kernels.add_stream(second(m), self.arrays[f"{name}.second.bias"], shifts.out, self.stream[:m])
+        kernels.rectify(first(m), *self._rounding[f"{name}.first"], second.source[:m])
+        kernels.add_stream(second(m), *self._rounding[f"{name}.second"], self.stream[:m])
 
     def lstm(
         self,
@@ -62,8 +75,8 @@ class Layers:
         state: Map,
     ) -> None:
         """Row LSTM layer: activations at (0,-1), (0,0), states at (-1,-1), (-1,0), (-1,1) → cell and state (m, k)."""
-        shifts, name, m = self.network.block_shifts[block], f"block.{block}", state.shape[0]
-        assert isinstance(shifts, LstmShifts)
+        name, m = f"block.{block}", state.shape[0]
+        addend, shift = self._rounding[f"{name}.is"]
         is_product, ss_product = self._products[f"{name}.is"], self._products[f"{name}.ss"]
         up = self._products[f"{name}.up"]
         _gather(is_taps, is_product.source)
@@ -71,10 +84,10 @@ class Layers:
         kernels.lstm_cell(
             is_product(m),
             ss_product(m),
-            self.arrays[f"{name}.is.bias"],
-            shifts.is_left,
-            shifts.ss_left,
-            shifts.index,
+            addend,
+            self._left[f"{name}.is.left"],
+            self._left[f"{name}.ss.left"],
+            shift,
             self.arrays["table.sigmoid"],
             self.arrays["table.tanh"],
             cell_above,
@@ -82,7 +95,7 @@ class Layers:
             state,
         )
         up.source[:m] = state
-        kernels.add_stream(up(m), self.arrays[f"{name}.up.bias"], shifts.out, self.stream[:m])
+        kernels.add_stream(up(m), *self._rounding[f"{name}.up"], self.stream[:m])
 
     def features(self, m: int) -> None:
         """The stream as the heads' common int8 input."""
@@ -92,18 +105,18 @@ class Layers:
             self._products[f"head.{colour}.hidden"].source[:m] = first
 
     def logits(self, colour: int, errors: NDArray[np.int16]) -> Acc:
-        """Last product of a colour head before bias and shift: (m, 256).
+        """Last product of a colour head before bias and shift (logit_row): (m, 256).
 
         errors (3, m): this pixel's coding errors; those of the colours before this one are read.
         """
         name, m = f"head.{colour}", errors.shape[1]
         hidden, last = self._products[f"{name}.hidden"], self._products[f"{name}.logit"]
-        shift, bias = self.network.head_shifts[colour].hidden, self.arrays[f"{name}.hidden.bias"]
+        addend, shift = self._rounding[f"{name}.hidden"]
         acc = hidden(m)
         if colour == 0:
-            kernels.rectify(acc, bias, shift, last.source[:m])
+            kernels.rectify(acc, addend, shift, last.source[:m])
         else:
-            kernels.rectify_known(acc, bias, self.arrays[f"{name}.known"], errors, shift, last.source[:m])
+            kernels.rectify_known(acc, addend, self.arrays[f"{name}.known"], errors, shift, last.source[:m])
         return last(m)
 
 

@@ -16,7 +16,7 @@ from pixzip.frame import block_row_inputs, picture_errors
 from pixzip.frequencies import row_intervals, symbol_bits
 from pixzip.model_file import Network
 from pixzip.runtime.kernels import Acc
-from pixzip.runtime.network import Layers
+from pixzip.runtime.network import Layers, logit_row
 
 Progress = Callable[[float], None]
 
@@ -100,9 +100,10 @@ def intervals(
     n, _, height, width = planes.shape
     left = np.empty((height, colours, width * n), dtype=np.uint32)
     frequency = np.empty_like(left)
+    heads = [logit_row(network, colour) for colour in range(colours)]
 
     def visit(y: int, colour: int, acc: Acc, errors: NDArray[np.int16]) -> None:
-        row_intervals(acc, *network.logit_row(colour), errors[colour], left[y, colour], frequency[y, colour])
+        row_intervals(acc, *heads[colour], errors[colour], left[y, colour], frequency[y, colour])
 
     traverse(network, engine, planes, colours, visit, progress)
     return left, frequency
@@ -112,10 +113,11 @@ def model_bits(network: Network, engine: str, planes: NDArray[np.uint8], colours
     """-log2 softmax of the integer logits, in float64, at every symbol: (h, colours, w * n)."""
     n, _, height, width = planes.shape
     bits = np.empty((height, colours, width * n), dtype=np.float64)
+    heads = [logit_row(network, colour) for colour in range(colours)]
 
     def visit(y: int, colour: int, acc: Acc, errors: NDArray[np.int16]) -> None:
-        bias, shift, _ = network.logit_row(colour)
-        symbol_bits(acc, bias, shift, errors[colour], bits[y, colour])
+        addend, shift, _ = heads[colour]
+        symbol_bits(acc, addend, shift, errors[colour], bits[y, colour])
 
     traverse(network, engine, planes, colours, visit)
     return bits

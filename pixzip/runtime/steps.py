@@ -18,8 +18,8 @@ from pixzip.frame import block_step_inputs, predict
 from pixzip.frequencies import SYMBOLS, cumulate
 from pixzip.jit import jit
 from pixzip.model_file import Network
-from pixzip.runtime.kernels import Acc
-from pixzip.runtime.network import Layers
+from pixzip.runtime.kernels import Acc, Ints
+from pixzip.runtime.network import Layers, logit_row
 from pixzip.schedule import first_row, last_row, number_of_steps
 
 Progress = Callable[[float], None]
@@ -73,8 +73,8 @@ def trunk_step(layers: Layers, rings: _Rings, step: int, lo: int, hi: int) -> No
 @jit
 def decode_pixels(
     acc: Acc,
-    bias: NDArray[np.int32],
-    shift: int,
+    addend: Ints,
+    shift: Ints,
     exp: NDArray[np.int32],
     state: NDArray[np.uint64],
     words: NDArray[np.uint32],
@@ -95,7 +95,7 @@ def decode_pixels(
         p = first + j
         y, i = p // n, p % n
         x = step - slope * y
-        cumulate(acc[j], bias, shift, exp, cumulative)
+        cumulate(acc[j], addend, shift, exp, cumulative)
         symbol = pop(cumulative, p % lanes, state, words, start, stop)
         prediction = predict(planes[i], colour, y, x)
         value = (prediction + symbol) & 255
@@ -130,6 +130,7 @@ def decode_block(
     rings = _Rings(network, n, height)
     planes = np.zeros((n, 3, height, width), dtype=np.uint8)
     errors = np.zeros(planes.shape, dtype=np.int16)
+    heads = [logit_row(network, colour) for colour in range(colours)]
     steps = number_of_steps(height, width, slope)
     for step in range(steps):
         lo, hi = first_row(step, width, slope) * n, (last_row(step, height, slope) + 1) * n
@@ -147,7 +148,7 @@ def decode_block(
             acc = layers.logits(colour, step_errors)
             decode_pixels(
                 acc,
-                *network.logit_row(colour),
+                *heads[colour],
                 lanes.state,
                 lanes.words,
                 lanes.start,

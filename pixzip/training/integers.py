@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pixzip.freeze import freeze
 from pixzip.nets.calibration import calibrated, observe
-from pixzip.nets.exponents import ConvExponents, Exponents
+from pixzip.nets.exponents import HIDDEN, ConvExponents, Exponents
 from pixzip.nets.quantised import quantised_loss
 from pixzip.nets.tables import make_tables
 from pixzip.nets.trunk import Batch, TrunkModel
@@ -27,7 +27,7 @@ def has_integers(network: Any) -> bool:
 
 def calibrate(network: Any, batch: Batch) -> Exponents:
     """The exponents of a network's integers, from a sample."""
-    return calibrated(network, torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors))
+    return calibrated(network, torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors), TABLES)
 
 
 def integer_nats(network: Any, batch: Batch, exponents: Exponents) -> Tensor:
@@ -52,9 +52,9 @@ def saturation(network: Any, batch: Batch, exponents: Exponents) -> dict[str, fl
     for i, e in enumerate(exponents.blocks):
         found[f"block.{i}.a"] = _beyond(seen[f"block.{i}.a"], e.a, 127)
         if isinstance(e, ConvExponents):
-            found[f"block.{i}.h"] = _beyond(seen[f"block.{i}.h"], e.h, 127)
+            found[f"block.{i}.h"] = _beyond(seen[f"block.{i}.h"], e.h, HIDDEN)
     for c, head in enumerate(exponents.heads):
-        found[f"head.{c}.h"] = _beyond(seen[f"head.{c}.h"], head.h, 127)
+        found[f"head.{c}.h"] = _beyond(seen[f"head.{c}.h"], head.h, HIDDEN)
     return found
 
 

@@ -1,0 +1,389 @@
+"""Elementwise passes of training on a CPU, fused: LSTM cell, its gradient, softmax with loss and gradient.
+
+Matrix products stay with torch; between them torch would make some ten passes over memory, and these make one. They
+read and write bfloat16 as its 16 bits and compute in float32. Nothing here reaches a model's integers: the coding path
+has its own arithmetic (pixzip.runtime). tests/test_nets.py holds each against torch's operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixzip.jit import jit
+
+Bits = NDArray[np.uint16]
+Real = NDArray[np.float32]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: Sums may be reordered and products contracted, so that loops become vector instructions; NaN stays NaN.
+_FAST = {"reassoc", "contract", "arcp", "nsz"}
+
+
+def _fast(function: _Function) -> _Function:
+    return jit(function, _FAST)
+
+
+_HALF, _ONE, _LOG2E = np.float32(0.5), np.float32(1.0), np.float32(1.4426950408889634)
+#: 2^x on 0 <= x < 1, least squares of degree 5, relative error below 1e-7.
+_E0, _E1, _E2 = np.float32(0.9999999269), np.float32(0.6931529682), np.float32(0.2401545299)
+_E3, _E4, _E5 = np.float32(0.05582360446), np.float32(0.008992584031), np.float32(0.001876232945)
+#: tanh x = x P(x²) / Q(x²) for |x| < 7.9, the coefficients of Eigen's float tanh.
+_CLAMP = np.float32(7.9053111)
+_P = tuple(
+    np.float32(v)
+    for v in (
+        4.89352455891786e-03,
+        6.37261928875436e-04,
+        1.48572235717979e-05,
+        5.12229709037114e-08,
+        -8.60467152213735e-11,
+        2.00018790482477e-13,
+        -2.76076847742355e-16,
+    )
+)
+_P1, _P3, _P5, _P7, _P9, _P11, _P13 = _P
+_Q0, _Q2 = np.float32(4.89352518554385e-03), np.float32(2.26843463243900e-03)
+_Q4, _Q6 = np.float32(1.18534705686654e-04), np.float32(1.19825839466702e-06)
+
+
+def _bitcast(source: Any, target: Any, llvm: Any) -> Any:
+    """A function for compiled code that reads the bits of one 32-bit type as another."""
+
+    def typed(_context: Any, _value: Any) -> Any:
+        return target(source), lambda _c, builder, _s, args: builder.bitcast(args[0], llvm)
+
+    return intrinsic(typed)
+
+
+_as_float = _bitcast(types.uint32, types.float32, ir.FloatType())
+_as_bits = _bitcast(types.float32, types.uint32, ir.IntType(32))
+
+
+@_fast
+def _load(bits: np.uint16) -> np.float32:
+    """Float32 of a bfloat16."""
+    return _as_float(np.uint32(bits) << np.uint32(16))
+
+
+@_fast
+def _store(value: np.float32) -> np.uint16:
+    """Bfloat16 nearest to a float32, ties to even."""
+    bits = _as_bits(value)
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+@_fast
+def _tanh(x: np.float32) -> np.float32:
+    x = min(max(x, -_CLAMP), _CLAMP)
+    s = x * x
+    p = ((((((_P13 * s + _P11) * s + _P9) * s + _P7) * s + _P5) * s + _P3) * s + _P1) * x
+    return p / (((_Q6 * s + _Q4) * s + _Q2) * s + _Q0)
+
+
+@_fast
+def _sigmoid(x: np.float32) -> np.float32:
+    return _tanh(x * _HALF) * _HALF + _HALF
+
+
+@_fast
+def _exp(x: np.float32) -> np.float32:
+    """e^x for x <= 0; 0 below about -87."""
+    t = max(x * _LOG2E, np.float32(-126.0))
+    whole = np.floor(t)
+    f = t - whole
+    power = _as_float(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
+    return power * (((((_E5 * f + _E4) * f + _E3) * f + _E2) * f + _E1) * f + _E0)
+
+
+@_fast
+def _largest(bits: Bits) -> np.float32:
+    """The largest of some bfloat16: integers in the same order, as LLVM makes vectors of integer maxima only."""
+    top = np.int32(-32768)
+    for j in range(bits.shape[0]):
+        b = np.int32(np.int16(bits[j]))
+        top = max(top, b ^ ((b >> np.int32(15)) & np.int32(0x7FFF)))
+    return _load(np.uint16(top ^ ((top >> np.int32(15)) & np.int32(0x7FFF))))
+
+
+@_fast
+def _lstm_forward(pre: Bits, width: int, before: Real, after: Real, h: Bits, gates: Bits) -> None:
+    """Equation 3 on one row of positions: pre (m, 4k) → after (m, k), h (m, k), gates (m, 4k) in order o, f, i, g.
+
+    Every (width + 1)th position is the zero column of a FlatMap and gets zeros. Short loops over few arrays: LLVM makes
+    no vector instructions of long ones, for fear that the arrays overlap.
+    """
+    m, k = before.shape
+    real = np.empty(4 * k, np.float32)
+    o, f, i, g = real[:k], real[k : 2 * k], real[2 * k : 3 * k], real[3 * k :]
+    ofi = real[: 3 * k]
+    for p in range(m):
+        if p % (width + 1) == width:
+            gates[p] = 0
+            after[p] = 0
+            h[p] = 0
+            continue
+        for j in range(4 * k):
+            real[j] = _load(pre[p, j])
+        for j in range(3 * k):
+            ofi[j] = _sigmoid(ofi[j])
+        for j in range(k):
+            g[j] = _tanh(g[j])
+        for j in range(4 * k):
+            gates[p, j] = _store(real[j])
+        for j in range(k):
+            i[j] *= g[j]
+        for j in range(k):
+            i[j] += f[j] * before[p, j]
+        for j in range(k):
+            after[p, j] = i[j]
+        for j in range(k):
+            o[j] *= _tanh(i[j])
+        for j in range(k):
+            h[p, j] = _store(o[j])
+
+
+@_fast
+def _lstm_backward(
+    gates: Bits, width: int, before: Real, after: Real, dh: Bits, dc: Real, d_pre: Bits, db: Real
+) -> None:
+    """Gradient of _lstm_forward: dh, dc (m, k) → d_pre (m, 4k); dc becomes that of the row above, db (4k,) grows.
+
+    The zero columns give and take nothing: their dc and d_pre are 0.
+    """
+    m, k = before.shape
+    real = np.empty(4 * k, np.float32)
+    tanh_c = np.empty(k, np.float32)
+    d = np.empty(k, np.float32)
+    for p in range(m):
+        if p % (width + 1) == width:
+            d_pre[p] = 0
+            dc[p] = 0
+            continue
+        for j in range(4 * k):
+            real[j] = _load(gates[p, j])
+        for j in range(k):
+            d[j] = _load(dh[p, j])
+        for j in range(k):
+            tanh_c[j] = _tanh(after[p, j])
+        for j in range(k):
+            dc[p, j] += d[j] * real[j] * (_ONE - tanh_c[j] * tanh_c[j])
+        for j in range(k):
+            tanh_c[j] *= d[j]
+        for j in range(k):
+            real[j] *= (_ONE - real[j]) * tanh_c[j]
+        for j in range(k):
+            d[j] = dc[p, j] * real[k + j]
+        for j in range(k):
+            real[k + j] = d[j] * (_ONE - real[k + j]) * before[p, j]
+        for j in range(k):
+            i, g, e = real[2 * k + j], real[3 * k + j], dc[p, j]
+            real[2 * k + j] = e * g * i * (_ONE - i)
+            real[3 * k + j] = e * i * (_ONE - g * g)
+        for j in range(k):
+            dc[p, j] = d[j]
+        for j in range(4 * k):
+            db[j] += real[j]
+        for j in range(4 * k):
+            d_pre[p, j] = _store(real[j])
+
+
+@_fast
+def _row_nats(values: Real, top: np.float32, symbol: int, d_bias: Real, gradient: Bits) -> float:
+    """−log softmax of one row of logits at a symbol; its gradient is written, added to d_bias, and left in values."""
+    n = values.shape[0]
+    true = values[symbol] - top
+    total = np.float32(0.0)
+    for j in range(n):
+        e = _exp(values[j] - top)
+        values[j] = e
+        total += e
+    inverse = _ONE / total
+    for j in range(n):
+        values[j] *= inverse
+    values[symbol] -= _ONE
+    for j in range(n):
+        d_bias[j] += values[j]
+    for j in range(n):
+        gradient[j] = _store(values[j])
+    return np.log(total) - true
+
+
+@_fast
+def _softmax_nats(logits: Bits, symbols: NDArray[np.int64], d_bias: Real) -> float:
+    """Sum of −log softmax at the true symbols, of logits (m, 256); logits become their gradient, d_bias its sum."""
+    m, n = logits.shape
+    values = np.empty(n, np.float32)
+    nats = 0.0
+    for p in range(m):
+        for j in range(n):
+            values[j] = _load(logits[p, j])
+        nats += _row_nats(values, _largest(logits[p]), symbols[p], d_bias, logits[p])
+    return nats
+
+
+@_fast
+def _integer_softmax_nats(
+    logits: NDArray[np.int32], scale: np.float32, symbols: NDArray[np.int64], d_bias: Real, gradient: Bits
+) -> float:
+    """As _softmax_nats, of integer logits times scale."""
+    m, n = logits.shape
+    values = np.empty(n, np.float32)
+    nats = 0.0
+    for p in range(m):
+        top = logits[p, 0]
+        for j in range(n):
+            top = max(top, logits[p, j])
+        for j in range(n):
+            values[j] = np.float32(logits[p, j]) * scale
+        nats += _row_nats(values, np.float32(top) * scale, symbols[p], d_bias, gradient[p])
+    return nats
+
+
+@_fast
+def _activated(
+    acc_is: NDArray[np.int32],
+    acc_ss: NDArray[np.int32],
+    scale_is: Real,
+    scale_ss: Real,
+    bias: Real,
+    width: int,
+    gates: Bits,
+) -> None:
+    """Gates (m, 4k) of integer products (m, 4k) times the scales of their outputs (4k,), plus bias (4k,)."""
+    m, k4 = gates.shape
+    k = k4 // 4
+    real = np.empty(k4, np.float32)
+    ofi, g = real[: 3 * k], real[3 * k :]
+    for p in range(m):
+        if p % (width + 1) == width:
+            gates[p] = 0
+            continue
+        for j in range(k4):
+            real[j] = np.float32(acc_is[p, j]) * scale_is[j] + bias[j]
+        for j in range(k4):
+            real[j] += np.float32(acc_ss[p, j]) * scale_ss[j]
+        for j in range(3 * k):
+            ofi[j] = _sigmoid(ofi[j])
+        for j in range(k):
+            g[j] = _tanh(g[j])
+        for j in range(k4):
+            gates[p, j] = _store(real[j])
+
+
+@_fast
+def _clear_cut(gradient: Bits, held: NDArray[np.int8]) -> None:
+    """Zero where held is at either end of int8."""
+    m, k = gradient.shape
+    for p in range(m):
+        for j in range(k):
+            inside = (held[p, j] > -128) & (held[p, j] < 127)
+            gradient[p, j] = gradient[p, j] if inside else np.uint16(0)
+
+
+def _bits(t: Tensor) -> Bits:
+    """A bfloat16 tensor as its 16-bit patterns, sharing memory."""
+    return t.view(torch.int16).numpy().view(np.uint16)
+
+
+def _on_cpu(t: Tensor) -> bool:
+    return t.dtype is torch.bfloat16 and t.device.type == "cpu"
+
+
+def lstm_cell(pre: Tensor, width: int, before: Tensor, after: Tensor, h: Tensor, gates: Tensor) -> None:
+    """Equation 3 on one row of a FlatMap, in place: fills after (m, k) float32, h (m, k) and gates (m, 4k).
+
+    pre (m, 4k), before (m, k) float32; gates in the order o, f, i, g. Every (width + 1)th position gets zeros.
+    """
+    if _on_cpu(pre):
+        _lstm_forward(_bits(pre), width, before.numpy(), after.numpy(), _bits(h), _bits(gates))
+        return
+    k = before.shape[1]
+    pre = pre.float()
+    pre[:, : 3 * k].sigmoid_()
+    pre[:, 3 * k :].tanh_()
+    pre.view(-1, width + 1, 4 * k)[:, width].zero_()  # gates of 0 keep c and h of the zero columns at 0
+    o, f, i, g = pre.split(k, dim=1)
+    torch.mul(f, before, out=after).addcmul_(i, g)
+    h.copy_(o * after.tanh())
+    gates.copy_(pre)
+
+
+def lstm_cell_gradient(
+    gates: Tensor, width: int, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor, d_pre: Tensor, db: Tensor
+) -> None:
+    """Gradient of lstm_cell, in place: fills d_pre (m, 4k), adds its sum to db (4k,), makes dc that of the row above.
+
+    gates, before, after as lstm_cell left them; dh (m, k); dc (m, k) float32.
+    """
+    if _on_cpu(gates):
+        cells = (before.numpy(), after.numpy())
+        _lstm_backward(_bits(gates), width, *cells, _bits(dh), dc.numpy(), _bits(d_pre), db.numpy())
+        return
+    k = before.shape[1]
+    o, f, i, g = gates.float().split(k, dim=1)
+    d = dh.float().view(-1, width + 1, k)
+    d[:, width] = 0
+    d = d.view(-1, k)
+    tanh_c = after.tanh()
+    dc.addcmul_(d * o, 1 - tanh_c * tanh_c)
+    parts = (d * tanh_c * o * (1 - o), dc * before * f * (1 - f), dc * g * i * (1 - i), dc * i * (1 - g * g))
+    dc *= f
+    whole = torch.cat(parts, dim=1)
+    db += whole.sum(0)
+    d_pre.copy_(whole)
+
+
+def softmax_nats(logits: Tensor, symbols: Tensor, d_bias: Tensor) -> tuple[float, Tensor]:
+    """Sum of −log softmax at symbols (m,), and its gradient (m, 256) in the type of logits, whose sum d_bias takes.
+
+    logits (m, 256) may be overwritten.
+    """
+    if _on_cpu(logits):
+        return _softmax_nats(_bits(logits), symbols.numpy(), d_bias.numpy()), logits
+    target = symbols[:, None]
+    log_p = torch.log_softmax(logits.float(), dim=1)
+    nats = -float(log_p.gather(1, target).sum(dtype=torch.float64))
+    gradient = log_p.exp_()
+    gradient.scatter_add_(1, target, -torch.ones_like(target, dtype=gradient.dtype))
+    d_bias += gradient.sum(0)
+    return nats, gradient.to(logits.dtype)
+
+
+def integer_softmax_nats(logits: Tensor, scale: float, symbols: Tensor, d_bias: Tensor) -> tuple[float, Tensor]:
+    """As softmax_nats, of int32 logits (m, 256) times scale; the gradient is bfloat16."""
+    gradient = torch.empty(logits.shape, dtype=torch.bfloat16)
+    arrays = logits.numpy(), np.float32(scale), symbols.numpy(), d_bias.numpy(), _bits(gradient)
+    return _integer_softmax_nats(*arrays), gradient
+
+
+def integer_gates(
+    products: tuple[Tensor, Tensor], scales: tuple[Tensor, Tensor], bias: Tensor, width: int, gates: Tensor
+) -> None:
+    """Fills gates (m, 4k) bfloat16, in the order o, f, i, g, from two int32 products (m, 4k) on one row of a FlatMap.
+
+    scales and bias (4k,) float32 give the values that the integers stand for. Every (width + 1)th position gets zeros.
+    """
+    acc_is, acc_ss = (product.numpy() for product in products)
+    scale_is, scale_ss = (scale.numpy() for scale in scales)
+    _activated(acc_is, acc_ss, scale_is, scale_ss, bias.numpy(), width, _bits(gates))
+
+
+def relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
+    """The gradient before a ReLU from that after it; a comparison and a product of bfloat16 cost ten times as much."""
+    return torch.ops.aten.threshold_backward(gradient, output, 0)
+
+
+def clear_cut(gradient: Tensor, held: Tensor) -> Tensor:
+    """gradient (m, k) bfloat16, in place 0 where the hidden layer, int8 held less 128, was cut at 0 or at its top."""
+    _clear_cut(_bits(gradient), held.numpy())
+    return gradient

@@ -1,0 +1,64 @@
+"""Masked convolution: a feature map → a feature map, each output from pixels before it and colours it may know."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
+
+from pixzip.nets.masks import Mask, weight_mask
+
+
+class MaskedConv(nn.Module):
+    """Convolution whose weights are multiplied by a mask in every forward pass (paper, section 3.4).
+
+    seen and own are the colours of the input and output features. The kernel is centred and odd; only taps up to its
+    centre are stored, so a 3×3 mask B is a 2×3 kernel and the 3×1 mask B along a row is the taps x-1 and x.
+    """
+
+    def __init__(
+        self,
+        mask: Mask,
+        seen: tuple[int, ...],
+        own: tuple[int, ...],
+        g: torch.Generator,
+        kernel: tuple[int, int] = (1, 1),
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        keep = weight_mask(mask, seen, own, kernel)
+        self.mask: Tensor
+        self.register_buffer("mask", keep, persistent=False)
+        inputs_seen = keep.sum((1, 2, 3), keepdim=True).clamp(min=1)
+        self.weight = nn.Parameter(torch.randn(keep.shape, generator=g) * gain / inputs_seen.sqrt())
+        self.bias = nn.Parameter(torch.zeros(len(own)))
+        above, beside = kernel[0] // 2, kernel[1] // 2
+        #: Zeros left, right, above and below the map.
+        self.padding = (beside, 0 if above == 0 else beside, above, 0)
+
+    def masked_weight(self) -> Tensor:
+        """(outputs, inputs, rows, columns): the weights that count."""
+        return self.weight * self.mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) → (n, outputs, h, w), in the dtype of x."""
+        if any(self.padding):
+            x = pad(x, self.padding)
+        return conv2d(x, self.masked_weight().to(x.dtype), self.bias.to(x.dtype))
+
+
+class Upsampling(nn.Module):
+    """Deconvolution by 2 in both directions (paper, section 3.6): (n, inputs, h, w) → (n, outputs, 2h, 2w)."""
+
+    def __init__(self, inputs: int, outputs: int, g: torch.Generator) -> None:
+        super().__init__()
+        # 4 × 4 taps at stride 2: each output pixel sees 2 × 2 inputs
+        self.weight = nn.Parameter(torch.randn(inputs, outputs, 4, 4, generator=g) * math.sqrt(2 / (4 * inputs)))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """In the dtype of x."""
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return nn.functional.conv_transpose2d(x, weight, bias, stride=2, padding=1)

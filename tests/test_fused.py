@@ -1,0 +1,120 @@
+"""The fused CPU passes of training equal torch's operations to the precision of bfloat16."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pixzip.nets import fused  # noqa: E402
+
+ROWS, WIDTH, STATES = 3, 6, 24
+POSITIONS = ROWS * (WIDTH + 1)
+
+
+def random(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
+    """Values that bfloat16 holds, as float32."""
+    g = torch.Generator().manual_seed(seed)
+    return (torch.randn(*shape, generator=g) * scale).bfloat16().float()
+
+
+def cell(pre: torch.Tensor, before: torch.Tensor, dtype: torch.dtype, width: int = WIDTH) -> list[torch.Tensor]:
+    """Cells, hidden states and gates of lstm_cell, computed in dtype, as float32."""
+    m, k = before.shape
+    after, h, gates = torch.empty(m, k), torch.empty(m, k, dtype=dtype), torch.empty(m, 4 * k, dtype=dtype)
+    fused.lstm_cell(pre.to(dtype), width, before, after, h, gates)
+    return [after, h.float(), gates.float()]
+
+
+def gradient(dtype: torch.dtype, width: int = WIDTH) -> list[torch.Tensor]:
+    """d_pre, dc and db of lstm_cell_gradient, computed in dtype, as float32."""
+    gates = torch.sigmoid(random(POSITIONS, 4 * STATES, seed=1)).bfloat16().to(dtype)
+    gates.view(ROWS, WIDTH + 1, -1)[:, WIDTH] = 0
+    before, after = random(POSITIONS, STATES, seed=2), random(POSITIONS, STATES, seed=3)
+    dc = random(POSITIONS, STATES, seed=4)
+    dc.view(ROWS, WIDTH + 1, -1)[:, WIDTH] = 0
+    d_pre, db = torch.empty(POSITIONS, 4 * STATES, dtype=dtype), torch.zeros(4 * STATES)
+    dh = random(POSITIONS, STATES, seed=5).to(dtype)
+    fused.lstm_cell_gradient(gates, width, before, after, dh, dc, d_pre, db)
+    return [d_pre.float(), dc, db]
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 8.0, 100.0])
+def test_cell_equals_torch(scale: float) -> None:
+    pre, before = random(POSITIONS, 4 * STATES, scale=scale), random(POSITIONS, STATES, seed=1)
+    for got, want in zip(cell(pre, before, torch.bfloat16), cell(pre, before, torch.float32), strict=True):
+        torch.testing.assert_close(got, want, atol=2**-8, rtol=2**-8)
+
+
+def test_cell_keeps_the_zero_columns_at_zero() -> None:
+    pre, before = random(POSITIONS, 4 * STATES), random(POSITIONS, STATES, seed=1)
+    for part in cell(pre, before, torch.bfloat16):
+        assert not part.view(ROWS, WIDTH + 1, -1)[:, WIDTH].any()
+        assert part.view(ROWS, WIDTH + 1, -1)[:, :WIDTH].all()
+
+
+def test_cell_gradient_equals_torch() -> None:
+    for got, want in zip(gradient(torch.bfloat16), gradient(torch.float32), strict=True):
+        torch.testing.assert_close(got, want, atol=2**-7, rtol=2**-7)
+
+
+def test_a_zero_column_in_the_wrong_place_is_seen() -> None:
+    right, wrong = gradient(torch.float32), gradient(torch.bfloat16, width=WIDTH - 1)
+    assert any((a - b).abs().max() > 0.1 for a, b in zip(right, wrong, strict=True))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_softmax_equals_torch(scale: float) -> None:
+    logits, symbols = random(50, 256, scale=scale), torch.arange(50) * 5
+    d_bias, reference = torch.zeros(256), torch.zeros(256)
+    nats, d_logits = fused.softmax_nats(logits.bfloat16(), symbols, d_bias)
+    expected, d_expected = fused.softmax_nats(logits.clone(), symbols, reference)
+    assert nats == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(d_logits.float(), d_expected, atol=2**-12, rtol=2**-8)
+    torch.testing.assert_close(d_bias, reference, atol=1e-4, rtol=1e-5)
+
+
+def test_softmax_of_all_negative_logits_is_finite() -> None:
+    nats, d_logits = fused.softmax_nats(
+        torch.full((2, 256), -1e4).bfloat16(), torch.zeros(2, dtype=torch.int64), torch.zeros(256)
+    )
+    assert nats == pytest.approx(2 * torch.log(torch.tensor(256.0)).item())
+    assert d_logits.float().sum().abs() < 1e-2
+
+
+def test_not_a_number_shows_in_the_loss() -> None:
+    logits = torch.zeros(3, 256)
+    logits[1, 7] = float("nan")
+    nats, _ = fused.softmax_nats(logits.bfloat16(), torch.zeros(3, dtype=torch.int64), torch.zeros(256))
+    assert nats != nats
+
+
+def test_relu_gradient_is_masked_by_the_output() -> None:
+    output = torch.tensor([0.0, 1.0, 0.0, 2.0]).bfloat16()
+    assert fused.relu_gradient(torch.ones(4).bfloat16(), output).tolist() == [0, 1, 0, 1]
+
+
+def test_softmax_of_integer_logits_equals_torch() -> None:
+    logits = (random(40, 256, scale=300.0)).to(torch.int32)
+    symbols, d_bias, reference = torch.arange(40), torch.zeros(256), torch.zeros(256)
+    nats, d_logits = fused.integer_softmax_nats(logits, 2.0**-6, symbols, d_bias)
+    expected, d_expected = fused.softmax_nats(logits * 2.0**-6, symbols, reference)
+    assert nats == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(d_logits.float(), d_expected, atol=2**-12, rtol=2**-8)
+    torch.testing.assert_close(d_bias, reference, atol=1e-4, rtol=1e-5)
+
+
+def test_gates_of_integer_products_equal_torch() -> None:
+    products = [random(POSITIONS, 4 * STATES, seed=s, scale=500.0).to(torch.int32) for s in (0, 1)]
+    scales = [torch.full((4 * STATES,), 2.0**-9), torch.full((4 * STATES,), 2.0**-10)]
+    bias, gates = random(4 * STATES), torch.empty(POSITIONS, 4 * STATES, dtype=torch.bfloat16)
+    fused.integer_gates((products[0], products[1]), (scales[0], scales[1]), bias, WIDTH, gates)
+    pre = products[0] * scales[0] + products[1] * scales[1] + bias
+    expected = torch.cat([pre[:, : 3 * STATES].sigmoid(), pre[:, 3 * STATES :].tanh()], dim=1)
+    expected.view(ROWS, WIDTH + 1, -1)[:, WIDTH] = 0
+    torch.testing.assert_close(gates.float(), expected, atol=2**-9, rtol=2**-8)
+
+
+def test_no_gradient_passes_where_a_hidden_layer_was_cut() -> None:
+    held = torch.tensor([[-128, -127, 0, 126, 127]], dtype=torch.int8)
+    assert fused.clear_cut(torch.ones(1, 5).bfloat16(), held).tolist() == [[0, 1, 1, 1, 0]]
