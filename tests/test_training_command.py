@@ -215,6 +215,29 @@ def test_two_processes_give_the_gradients_of_one_with_the_joint_batch(
     assert float((first["gradients"] - one["gradients"]).abs().max()) < 1e-5 * largest
 
 
+_DIGEST = """
+import hashlib
+import numpy as np
+import torch
+from pixzip.nets.trunk import TrunkConfig, TrunkModel
+
+torch.set_num_threads(1)
+network = TrunkModel(TrunkConfig(16, 16, 8, 16, "cl"))
+crops = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
+network.nats(network.prepare(crops), torch.bfloat16).backward()
+print(hashlib.sha256(b"".join(p.grad.numpy().tobytes() for p in network.parameters())).hexdigest())
+"""
+
+
+def test_a_process_that_compiles_the_kernels_takes_the_steps_of_those_that_find_them(tmp_path: Path) -> None:
+    shared = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    runs = [
+        subprocess.run([sys.executable, "-c", _DIGEST], env=environment() | shared, capture_output=True, check=True)
+        for _ in range(2)
+    ]
+    assert runs[0].stdout == runs[1].stdout
+
+
 # ------------------------------------------------------------------------ mistakes
 
 
