@@ -8,30 +8,19 @@ are means over the centre crops of VALIDATION. The frozen file is written with -
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import torch
-from safetensors import safe_open
 
-from pixzip.data import RandomCrops, centre_crops, load_pictures, prepare
-from pixzip.freeze import freeze
-from pixzip.nets.trunk import TrunkConfig
-from pixzip.train import TABLES, Run, TrainConfig, bits_per_dim
-
-
-def load_run(checkpoint: Path, photos: Path) -> Run:
-    """The checkpoint's network with exponents."""
-    with safe_open(checkpoint, "pt") as handle:
-        stored = json.loads(handle.metadata()["config"])
-    config = TrainConfig(**stored | {"model": TrunkConfig(**stored["model"])})
-    run = Run.new(config)
-    run.load(checkpoint)
-    if run.exponents is None:
-        run.calibrate(RandomCrops(load_pictures(photos), config.crop, config.batch, config.seed))
-    return run
+from pixzip.data.cache import default_cache, load_pictures
+from pixzip.data.crops import RandomCrops, centre_crops
+from pixzip.training import integers
+from pixzip.training.checkpoint import load_run
+from pixzip.training.config import to_tables, without_places
+from pixzip.training.loop import Trainer
+from pixzip.training.processes import Processes
 
 
 @click.command()
@@ -43,14 +32,19 @@ def load_run(checkpoint: Path, photos: Path) -> Run:
 def main(checkpoint: Path, photos: Path, validation: Path, crop: int, out: Path | None) -> None:
     """Measure CHECKPOINT."""
     torch.set_num_threads(1)
-    run = load_run(checkpoint, photos)
-    pictures = centre_crops(load_pictures(validation), crop)
-    batches = [prepare(pictures[i : i + 5]) for i in range(0, len(pictures), 5)]
-    real, integers = bits_per_dim(run.model, batches), bits_per_dim(run.model, batches, run.exponents)
-    print(f"float {real:.4f}, integers {integers:.4f} bits/dim ({100 * (integers / real - 1):+.2f} %)")
+    run = load_run(checkpoint.read_bytes(), str(checkpoint))
+    crops = RandomCrops(load_pictures(str(photos), default_cache()), run.config.data, run.config.training.seed)
+    held_out = centre_crops(
+        load_pictures(str(validation), default_cache()), replace(run.config.data, validation_crop=crop)
+    )
+    trainer = Trainer(run, crops, held_out, Path(), Processes())
+    if run.exponents is None:
+        trainer.begin_integers()
+    real, exact = trainer.validate(held_out, integer=False), trainer.validate(held_out, integer=True)
+    print(f"float {real:.4f}, integers {exact:.4f} bits/dim ({100 * (exact / real - 1):+.2f} %)")
     if out is not None:
         assert run.exponents is not None
-        data = freeze(run.model, run.exponents, TABLES, {"training": asdict(run.config)})
+        data = integers.frozen(run.network, run.exponents, without_places(to_tables(run.config)))
         out.write_bytes(data)
         print(f"{out}: {len(data)} bytes")
 

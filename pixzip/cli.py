@@ -549,49 +549,116 @@ def models() -> None:
         click.echo(f"{model.name:<12}{model.digest[:DIGEST_BYTES].hex()}  {model.size_bytes:>9}  {model.path}")
 
 
-# ------------------------------------------------------------------------ train
+# ------------------------------------------------------------------------ train, evaluate
 
 
-_folder = click.Path(exists=True, file_okay=False, path_type=Path)
+@contextmanager
+def _learning() -> Iterator[None]:
+    """The learning half needs packages that coding does not."""
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(f"training needs {error.name}: install pixzip[train]") from None
+
+
+_cache = click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of decoded pictures. Default: $PIXZIP_CACHE, or pixzip in the user's cache folder.",
+)
+_device = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 
 
 @_pixzip.command(epilog=_EXIT_CODES)
-@click.option("--photos", required=True, type=_folder, help="Training pictures, subfolders included.")
-@click.option("--validation", required=True, type=_folder, help="Pictures to judge by; none of them among --photos.")
+@click.option("--preset", help="A configuration that comes with pixzip (default: default).")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="A configuration of your own, TOML.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one value: training.rate=1e-3")
+@click.option("--data", help="Training pictures: a folder, or DATASET/PART:PLACE such as cifar10/train:FOLDER.")
+@click.option("--validation", help="Pictures to judge by, likewise. Default: a fixed share of --data.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
-@click.option("--steps", type=click.IntRange(1), help="Optimiser steps of the float phase.")
-@click.option("--decay", type=click.IntRange(0), help="Steps at its end over which the rate falls.")
-@click.option("--quantised-steps", type=click.IntRange(1), help="Steps of the quantised phase.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Learning rate of the float phase.")
-@click.option("--batch", type=click.IntRange(1), help="Crops a step.")
-@click.option("--crop", type=click.IntRange(16), help="Side of a crop, pixels.")
-@click.option("--seed", type=click.IntRange(0), help="Of weights and data order.")
-@click.option("--blocks", help="Trunk: one letter a block, c masked convolution, l Row LSTM.")
-@click.option("--channels", type=click.IntRange(8), help="Width of the residual stream.")
-@click.option("--hidden", type=click.IntRange(8), help="Width inside convolution blocks.")
-@click.option("--lstm", type=click.IntRange(8), help="Width of Row LSTM layers.")
-@click.option("--head", type=click.IntRange(8), help="Width of the colour heads.")
+@_cache
+@_device
 @click.option("--threads", type=click.IntRange(1), help="Default: as many as there are cores.")
-def train(photos: Path, validation: Path, out: Path, threads: int | None, **given: Any) -> None:
-    """Train a network on a folder of photographs and write OUT/model.safetensors.
+@click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too.")
+@click.option("--allow-changes", is_flag=True, help="Go on from a checkpoint of other settings or pictures.")
+@click.pass_obj
+def train(
+    stop: _Stop,
+    /,
+    preset: str | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    data: str | None,
+    validation: str | None,
+    out: Path,
+    cache: Path | None,
+    device: str,
+    threads: int | None,
+    tensorboard: bool,
+    allow_changes: bool,
+) -> None:
+    """Train a network on pictures and write OUT/model.safetensors, with a card that says what it is.
 
     The same command goes on where an earlier one stopped. docs/training.md says more.
     """
-    from dataclasses import replace
-
-    try:
+    with _learning():
         import torch
 
-        from pixzip.nets.trunk import TrunkConfig
-        from pixzip.train import TrainConfig
-        from pixzip.train import train as run
-    except ImportError as error:
-        raise UsageError(f"training needs {error.name}: install pixzip[train]") from None
+        from pixzip.data.cache import default_cache
+        from pixzip.training import config, loop, report
+        from pixzip.training.processes import joined
+    if preset and config_file:
+        raise UsageError("--preset and --config exclude each other")
+    tables = config.read_tables(config_file) if config_file else config.preset_tables(preset or "default")
+    tables = config.overridden(tables, settings)
+    places = {"train": data, "validation": validation}
+    tables["data"] = dict(tables.get("data", {})) | {key: place for key, place in places.items() if place is not None}
+    wanted = config.from_tables(tables)
     if threads is not None:
         torch.set_num_threads(threads)
-    chosen = {key: value for key, value in given.items() if value is not None}
-    widths = {key: chosen.pop(key) for key in ("blocks", "channels", "hidden", "lstm", "head") if key in chosen}
-    run(replace(TrainConfig(), model=replace(TrunkConfig(), **widths), **chosen), photos, validation, out)
+    with joined(device) as processes:
+        number = loop.train(
+            wanted,
+            out,
+            cache or default_cache(),
+            processes=processes,
+            device=device,
+            allow_changes=allow_changes,
+            board=report.tensorboard(out) if tensorboard and processes.leads else None,
+            say=lambda line: click.echo(line),
+        )
+    if number:
+        raise _Interrupted(number)
+
+
+@_pixzip.command(epilog=_EXIT_CODES)
+@click.argument("model")
+@click.argument("source")
+@click.option("--limit", type=click.IntRange(1), help="Only so many pictures, the first by content hash.")
+@_cache
+@_device
+@click.option("--threads", type=click.IntRange(1), help="Default: as many as there are cores.")
+@click.pass_obj
+def evaluate(
+    stop: _Stop, /, model: str, source: str, limit: int | None, cache: Path | None, device: str, threads: int | None
+) -> None:
+    """Say how many bits a MODEL needs for the pictures of a SOURCE: a folder, or DATASET/PART:PLACE.
+
+    MODEL is a shipped model's name, a model file, or a checkpoint of `pixzip train`, whose float network (and integers,
+    where it has them) is measured. The interval is a bootstrap over pictures, 95 %.
+    """
+    with _learning():
+        import torch
+
+        from pixzip.data.cache import default_cache, load_pictures
+        from pixzip.training.evaluation import evaluations
+    if threads is not None:
+        torch.set_num_threads(threads)
+    pictures = load_pictures(source, cache or default_cache(), lambda line: click.echo(line, err=True))
+    with _meter("evaluating", stop, quiet=False) as meter:
+        found = evaluations(model, pictures, limit=limit, device=device, progress=meter.part(0, 1))
+    for line in found:
+        click.echo(line)
 
 
 # ------------------------------------------------------------------------ entry

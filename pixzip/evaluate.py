@@ -27,3 +27,11 @@ def model_bits(
             bits = rows.model_bits(model.network, engine, planes, colours)  # (h, c, w)
             out[i, :, t.y : t.y + t.h, t.x : t.x + t.w] = bits.transpose(1, 0, 2)
     return out
+
+
+def bootstrap(values: NDArray[np.float64], *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of a mean: percentiles of the means of resamples with replacement."""
+    rng = np.random.default_rng(seed)
+    means = [float(values[rng.integers(len(values), size=len(values))].mean()) for _ in range(resamples)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)

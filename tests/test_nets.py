@@ -11,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pixzip import evaluate  # noqa: E402
-from pixzip.data import Batch, prepare  # noqa: E402
 from pixzip.freeze import freeze  # noqa: E402
 from pixzip.model_file import Model, load_model  # noqa: E402
 from pixzip.nets.calibration import calibrated, observe  # noqa: E402
@@ -39,7 +38,7 @@ from pixzip.nets.quantised import (  # noqa: E402
     to_int8,
 )
 from pixzip.nets.tables import make_tables  # noqa: E402
-from pixzip.nets.trunk import TrunkConfig, TrunkModel, error_basis, prior_bias  # noqa: E402
+from pixzip.nets.trunk import Batch, TrunkConfig, TrunkModel, error_basis, prepare, prior_bias  # noqa: E402
 from pixzip.runtime.rows import traverse  # noqa: E402
 
 CONFIG = TrunkConfig(channels=16, hidden=24, lstm=8, head=16, blocks="clcl")

@@ -1,8 +1,10 @@
-"""Training: it learns, resumes bit for bit, and ends with a model file that codes."""
+"""Training: it learns, resumes bit for bit, survives what befalls a long run, and ends with a model file that codes."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,27 +12,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from pixzip import codec
-from pixzip.cli import main
-from pixzip.data import RandomCrops, load_pictures
-from pixzip.errors import TrainingDataError, TrainingError
-from pixzip.model_file import find_model
-from pixzip.nets.trunk import TrunkConfig
-from pixzip.train import Run, TrainConfig, train
+from pixzip import codec  # noqa: E402
+from pixzip.data.cache import pictures_of  # noqa: E402
+from pixzip.data.crops import RandomCrops  # noqa: E402
+from pixzip.data.settings import DataSettings  # noqa: E402
+from pixzip.data.sources import rgb  # noqa: E402
+from pixzip.data.split import load_split  # noqa: E402
+from pixzip.errors import OutputError, TrainingError  # noqa: E402
+from pixzip.evaluate import bootstrap  # noqa: E402
+from pixzip.model_file import find_model  # noqa: E402
+from pixzip.nets.trunk import TrunkConfig, TrunkModel  # noqa: E402
+from pixzip.training import checkpoint, evaluation, loop  # noqa: E402
+from pixzip.training.checkpoint import LAST, Run, load_run  # noqa: E402
+from pixzip.training.config import Config, TrainingSettings  # noqa: E402
+from pixzip.training.loop import Trainer  # noqa: E402
+from pixzip.training.processes import Processes  # noqa: E402
+from pixzip.training.report import Entry, Log, read_log  # noqa: E402
 
-TINY = TrainConfig(
-    model=TrunkConfig(16, 16, 8, 16, "cl"),
-    steps=24,
-    decay=8,
-    warmup=4,
-    quantised_steps=8,
-    crop=16,
-    batch=4,
-    validate_every=100,
-    save_every=10,
-    validation_crop=16,
+SMALL = TrunkConfig(16, 16, 8, 16, "cl")
+TRAINING = TrainingSettings(
+    steps=24, decay=8, warmup=4, quantised_steps=8, batch=4, report_every=4, validate_every=16, save_every=10
 )
 
 
@@ -47,127 +50,413 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_training_learns_and_its_model_codes(photos: Path, tmp_path: Path) -> None:
-    train(TINY, photos, photos, tmp_path / "run")
-    rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
-    assert rows[0].startswith("step,") and rows[-1].startswith("32,")
-    report = json.loads((tmp_path / "run" / "report.json").read_text())["validation_bits_per_dim"]
-    assert report["quantised"] < 7
-    assert report["quantised"] == pytest.approx(report["float"], rel=0.02)
+@pytest.fixture
+def config(photos: Path) -> Config:
+    """A run of seconds; the third picture by hash is held out."""
+    data = DataSettings(train=str(photos), validation_share=0.5, validation_crop=16, crop=16, planes=3)
+    return Config(SMALL, TRAINING, data)
+
+
+def changed(config: Config, **training: object) -> Config:
+    return replace(config, training=replace(config.training, **training))  # type: ignore[arg-type]
+
+
+def trainer(config: Config, folder: Path, cache: Path) -> Trainer:
+    """A run before its first step, its first checkpoint written."""
+    pictures, held_out = load_split(config.data, cache)
+    run = Run.new(config, {"train": pictures.digest, "validation": held_out.digest})
+    folder.mkdir(exist_ok=True)
+    made = Trainer(run, RandomCrops(pictures, config.data, 0), np.zeros((1, 16, 16, 3), np.uint8), folder, Processes())
+    made.save()
+    return made
+
+
+def test_training_learns_and_its_model_codes(config: Config, photos: Path, tmp_path: Path) -> None:
+    assert loop.train(changed(config, average=0.5), tmp_path / "run", tmp_path / "cache") == 0
+    rows = read_log(tmp_path / "run" / "log.csv")
+    assert [int(r["step"]) for r in rows] == list(range(4, 33, 4))
+    assert float(rows[-1]["train_bits_per_dim"]) < float(rows[0]["train_bits_per_dim"])
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    bits = report["validation_bits_per_dim"]
+    assert bits["exact"] < 7
+    assert bits["quantised"] == pytest.approx(bits["exact"], rel=1e-5)
+    assert bits["quantised"] == pytest.approx(bits["float"], rel=0.02)
+    assert set(report["saturated"]) >= {"stream", "feature", "block.0.a", "head.0.h"}
     model = find_model(tmp_path / "run" / "model.safetensors")
-    pixels = load_pictures(photos)[0].transpose(2, 0, 1)[None]
+    pixels = rgb(photos / "0.png").transpose(2, 0, 1)[None]
     coded = codec.encode(model, pixels, engine="float32")
     again = codec.decode(model, coded.tiles, pixels.shape, tile=coded.tile, lanes=coded.lanes, engine="float32")
     np.testing.assert_array_equal(again, pixels)
 
 
-def test_a_resumed_run_ends_with_the_same_bytes(photos: Path, tmp_path: Path) -> None:
-    train(TINY, photos, photos, tmp_path / "whole")
-    crops = RandomCrops(load_pictures(photos), TINY.crop, TINY.batch, TINY.seed, TINY.gray_share)
-    for stop in (11, 24, 27):
-        folder = tmp_path / f"stopped-{stop}"
-        folder.mkdir()
-        run = Run.new(TINY)
-        sample = None
-        for batch in crops.from_step(0):
-            if run.done == stop:
-                break
-            if run.done >= TINY.steps and run.exponents is None:
-                run.calibrate(crops)
-            sample = run.step(batch)
-        assert sample is not None
-        run.save(folder)
-        train(TINY, photos, photos, folder)
-        same = (tmp_path / "whole" / "model.safetensors").read_bytes()
-        assert (folder / "model.safetensors").read_bytes() == same
+def interrupted(config: Config, folder: Path, cache: Path, stops: list[int]) -> list[str]:
+    """Train with SIGTERM while each of these steps is reported; the lines that were said."""
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if stops and line.startswith(f"step {stops[0]:6d}/"):
+            stops.pop(0)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    numbers = [loop.train(config, folder, cache, say=say) for _ in range(len(stops) + 1)]
+    assert numbers == [signal.SIGTERM] * (len(numbers) - 1) + [0]
+    return lines
+
+
+@pytest.mark.parametrize("kind", [{}, {"optimiser": "muon", "average": 0.9}, {"optimiser": "rmsprop", "accumulate": 2}])
+def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
+    kind: dict[str, object], config: Config, tmp_path: Path
+) -> None:
+    config = changed(config, report_every=1, **kind)
+    assert loop.train(config, tmp_path / "whole", tmp_path / "cache") == 0
+    lines = interrupted(config, tmp_path / "stopped", tmp_path / "cache", [11, 23, 26])
+    assert [line for line in lines if line.startswith("resuming")] == [f"resuming after step {n}" for n in (12, 24, 27)]
+    for name in ("model.safetensors", "last.safetensors", "best.safetensors", "report.json", "card.md"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    steps = [int(row["step"]) for row in read_log(tmp_path / "stopped" / "log.csv")]
+    assert steps == list(range(1, 33))
+
+
+# ------------------------------------------------------------------------ trouble
+
+
+def test_one_bad_batch_changes_nothing_and_is_gone_back_from(config: Config, tmp_path: Path) -> None:
+    made = trainer(config, tmp_path / "run", tmp_path / "cache")
+    before = made.run.to_bytes()
+    with torch.no_grad():
+        made.run.network.w_in[0, 0] = float("nan")
+    assert made.step(made.parts(0)) == "loss is nan"
+    drawn = made.crops.batch(0, 0, range(4))
+    made.set_back("loss is nan")
+    assert (made.parts(0)[0].errors != made.run.network.prepare(drawn).errors).any()  # other crops than before
+    assert [s.back_to for s in made.run.setbacks] == [0]
+    assert made.rate(0) == pytest.approx(loop.rate_at(config.training, 0) / 2)
+    state, tensors = checkpoint.parsed((tmp_path / "run" / LAST).read_bytes(), "last")
+    assert state["setbacks"] == [{"step": 0, "reason": "loss is nan", "back_to": 0}]
+    for name, value in checkpoint.parsed(before, "before")[1].items():
+        assert torch.equal(tensors[name], value)
+
+
+class _Sick(TrunkModel):
+    """Its loss is poisoned in one step of the first attempt, its gradient in another of the second."""
+
+    trainer: Trainer
+
+    def nats(self, batch, dtype):  # type: ignore[no-untyped-def]
+        nats = super().nats(batch, dtype)
+        at = (len(self.trainer.run.setbacks), self.trainer.run.done)
+        if at == (0, 13):
+            return nats * float("nan")
+        if at == (1, 11):
+            return nats + (self.w_in.sum() * 0).sqrt()  # adds 0, whose gradient is not a number
+        return nats
+
+
+def test_a_run_that_goes_wrong_goes_back_with_a_lower_rate_and_says_so(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Trainer] = []
+    monkeypatch.setattr(checkpoint, "build", lambda model, seed: _Sick(model, seed))
+    real = Trainer.__post_init__
+
+    def note(self: Trainer) -> None:
+        made.append(self)
+        self.run.network.trainer = self
+        real(self)
+
+    monkeypatch.setattr(Trainer, "__post_init__", note)
+    lines: list[str] = []
+    assert loop.train(changed(config, save_every=5), tmp_path / "run", tmp_path / "cache", say=lines.append) == 0
+    events = [row["event"] for row in read_log(tmp_path / "run" / "log.csv") if row["event"]]
+    assert events == [
+        "loss is nan in step 13: back to step 10, rate times 0.5",
+        "the gradient's norm is nan in step 11: back to step 5, rate times 0.25",
+    ]
+    assert [line for line in lines if "back to" in line] == events
+    assert "gradient's norm" in (tmp_path / "run" / "card.md").read_text()
+    assert made[0].run.done == 32
+
+
+def test_a_run_that_keeps_going_wrong_gives_up_and_leaves_its_checkpoint(config: Config, tmp_path: Path) -> None:
+    made = trainer(changed(config, setbacks=2), tmp_path / "run", tmp_path / "cache")
+    for _ in range(2):
+        made.set_back("loss is inf")
+    last = (tmp_path / "run" / LAST).read_bytes()
+    with pytest.raises(TrainingError, match=r"loss is inf in step 0, after 2 setbacks; good until then: .*last.safe"):
+        made.set_back("loss is inf")
+    assert (tmp_path / "run" / LAST).read_bytes() == last
+
+
+def test_a_climbing_loss_is_noticed_and_one_bad_batch_is_not() -> None:
+    watch = loop.Watch()
+    for i in range(300):
+        assert watch.trouble(3 + (i % 3) / 10, 1.5) is None
+    assert watch.trouble(9.0, 1.5) is None
+    for _ in range(20):
+        assert watch.trouble(3.0, 1.5) is None
+    assert watch.calm(1.5)
+    climbing = [watch.trouble(3 + i / 2, 1.5) for i in range(20)]
+    first = next(text for text in climbing if text)
+    assert first.startswith("loss climbed to ") and not watch.calm(1.5)
+    assert loop.Watch(3, 3, 100).trouble(1e6, 0) is None
+
+
+def test_a_checkpoint_of_another_network_or_recipe_or_pictures_is_refused(config: Config, tmp_path: Path) -> None:
+    folder, cache = tmp_path / "run", tmp_path / "cache"
+    assert loop.train(changed(config, steps=4, quantised_steps=0, decay=0), folder, cache) == 0
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(TrainingError, match=r"another network: model.head 16, now 24$"):
+        loop.train(replace(config, model=TrunkConfig(16, 16, 8, 24, "cl")), folder, cache)
+    with pytest.raises(TrainingError, match=r"another run: training.decay 0, now 8; .*--allow-changes goes on so"):
+        loop.train(config, folder, cache)
+    Image.new("RGB", (40, 40), (9, 9, 9)).save(Path(config.data.train) / "new.png")
+    with pytest.raises(TrainingError, match=r"another run: (train|validation) pictures"):
+        loop.train(changed(config, steps=4, quantised_steps=0, decay=0), folder, cache)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    for steps, more in ((5, {}), (6, {"optimiser": "muon", "average": 0.5}), (7, {"optimiser": "rmsprop"})):
+        wanted = changed(config, steps=steps, quantised_steps=0, decay=0, **more)
+        assert loop.train(wanted, folder, cache, allow_changes=True) == 0
+
+
+@pytest.mark.parametrize("cut", [0, 7, 100, -1])
+def test_a_damaged_checkpoint_is_named(cut: int, config: Config, tmp_path: Path) -> None:
+    data = trainer(config, tmp_path / "run", tmp_path / "cache").run.to_bytes()
+    with pytest.raises(TrainingError, match="damaged checkpoint"):
+        load_run(data[:cut], "c.safetensors")
+
+
+def test_a_checkpoint_that_is_not_finite_is_refused(config: Config, tmp_path: Path) -> None:
+    run = trainer(config, tmp_path / "run", tmp_path / "cache").run
+    with torch.no_grad():
+        run.network.b_in[3] = float("inf")
+    with pytest.raises(TrainingError, match=r"model\.b_in is not finite"):
+        load_run(run.to_bytes(), "c.safetensors")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_nothing_half_written(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(config, tmp_path / "run", tmp_path / "cache")
+    assert made.step(made.parts(0)) is None
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        made.save()
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+
+def test_settings_that_this_run_cannot_follow_are_refused(config: Config, tmp_path: Path) -> None:
+    cases = {
+        "batch 4 cannot be shared by 1 processes in 3 parts": {"accumulate": 3},
+        "steps 0: must be at least 1": {"steps": 0},
+        "optimiser 'adam': must be one of adamw": {"optimiser": "adam"},
+        "rate -1: must be above 0": {"rate": -1},
+        "average 1: the average": {"average": 1},
+        "final 2: must be from 0 to 1": {"final": 2},
+    }
+    for message, change in cases.items():
+        with pytest.raises(TrainingError, match=message):
+            loop.train(changed(config, **change), tmp_path / "run", tmp_path / "cache")
+    assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------------ schedule, optimisers, averages
 
 
 def test_a_run_may_be_prolonged_before_its_decay_begins() -> None:
-    longer = replace(TINY, steps=200)
-    assert [TINY.rate_at(s) for s in range(16)] == [longer.rate_at(s) for s in range(16)]
-    assert TINY.rate_at(23) < TINY.rate_at(17) < TINY.rate_at(15) == TINY.rate
+    longer = replace(TRAINING, steps=200)
+    assert [loop.rate_at(TRAINING, s) for s in range(16)] == [loop.rate_at(longer, s) for s in range(16)]
+    assert loop.rate_at(TRAINING, 23) < loop.rate_at(TRAINING, 17) < loop.rate_at(TRAINING, 15) == TRAINING.rate
 
 
-def test_a_checkpoint_of_another_network_is_refused(photos: Path, tmp_path: Path) -> None:
-    run = Run.new(TINY)
-    run.save(tmp_path)
-    other = Run.new(replace(TINY, model=TrunkConfig(16, 16, 8, 24, "cl")))
-    with pytest.raises(TrainingError, match="another network"):
-        other.load(tmp_path / "last.safetensors")
+def test_linear_decay_is_a_straight_line_to_the_final_rate() -> None:
+    settings = replace(TRAINING, decay_shape="linear", final=0.0, steps=20, decay=10, warmup=0)
+    rates = [loop.rate_at(settings, step) for step in range(10, 20)]
+    np.testing.assert_allclose(rates, settings.rate * (1 - np.arange(10) / 10))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(photos: Path) -> None:
-    import torch
+def test_muon_turns_each_gate_on_its_own_and_leaves_the_rest_to_adamw() -> None:
+    from pixzip.training.optimisers import make_optimisers, orthogonalised
 
-    run = Run.new(TINY)
-    with torch.no_grad():
-        run.model.w_in[0, 0] = float("nan")
-    with pytest.raises(TrainingError, match="loss is nan in step 0"):
-        run.step(RandomCrops(load_pictures(photos), 16, 2, 0).batch(0))
-
-
-def test_batches_depend_on_seed_and_step_only(photos: Path) -> None:
-    pictures = load_pictures(photos)
-    first = RandomCrops(pictures, 16, 3, seed=1)
-    again = next(iter(RandomCrops(pictures, 16, 3, seed=1).from_step(5)))
-    np.testing.assert_array_equal(first.batch(5).inputs, again.inputs)
-    assert (first.batch(6).inputs != again.inputs).any()
-
-
-def test_folders_without_usable_pictures_are_refused(tmp_path: Path, photos: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    with pytest.raises(TrainingDataError, match="no readable picture"):
-        load_pictures(empty)
-    with pytest.raises(TrainingDataError, match="at least 64 x 64"):
-        RandomCrops(load_pictures(photos), 64, 1, 0)
-
-
-def test_gray_crops_have_three_equal_planes(photos: Path) -> None:
-    colour = RandomCrops(load_pictures(photos), 16, 4, seed=2).batch(0).errors
-    gray = RandomCrops(load_pictures(photos), 16, 4, seed=2, gray_share=1.0).batch(0).errors
-    assert (colour[..., 1:] != 0).any()
-    assert (gray[..., 1:] == 0).all() and (gray[..., 0] != 0).any()
-
-
-def test_train_command_makes_a_model_and_goes_on(photos: Path, tmp_path: Path) -> None:
-    sizes: dict[str, int | str] = {
-        "steps": 6,
-        "decay": 2,
-        "quantised-steps": 4,
-        "batch": 2,
-        "crop": 16,
-        "blocks": "cl",
-        "threads": 1,
+    network = TrunkModel(SMALL)
+    muon, rest = make_optimisers(network, replace(TRAINING, optimiser="muon", other_rate=1e-3))
+    names = {id(p): name for name, p in network.named_parameters()}
+    own = {names[id(p)]: group["blocks"] for group in muon.param_groups for p in group["params"]}
+    assert own == {
+        **{f"blocks.{i}": 1 for i in ("0.w1", "0.w2", "1.w_up")},
+        **{"blocks.1.w_is": 4, "blocks.1.w_ss": 4},
+        **{f"heads.{i}.w": 1 for i in range(3)},
     }
-    sizes |= {"channels": 16, "hidden": 16, "lstm": 8, "head": 16}
-    common = ["train", "--photos", str(photos), "--validation", str(photos), "--out", str(tmp_path / "run")]
-    common += [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
-    with pytest.raises(TrainingDataError, match="of at least 128"):
-        _train_in_process(common)
-    large = tmp_path / "large"
-    large.mkdir()
-    Image.fromarray(np.full((130, 140, 3), 90, np.uint8)).save(large / "a.png")
-    common[4] = str(large)
-    assert main(common) == 0
-    first = (tmp_path / "run" / "model.safetensors").read_bytes()
-    assert main(common) == 0
-    assert (tmp_path / "run" / "model.safetensors").read_bytes() == first
+    assert rest.param_groups[0]["share"] == pytest.approx(0.4)
+    p = network.blocks[1]["w_ss"]
+    before = p.detach().clone()
+    for q in network.parameters():
+        q.grad = torch.randn(q.shape, generator=torch.Generator().manual_seed(1))
+    p.grad[:, :8] *= 1e-3  # beside the others this gate would count for nothing
+    muon.step()
+    moved = (before - p.detach()) / muon.param_groups[0]["lr"] - muon.param_groups[0]["weight_decay"] * before
+    gates = moved.chunk(4, dim=1)
+    for gate in gates:
+        singular = torch.linalg.svdvals(gate) / (0.2 * max(gate.shape) ** 0.5)
+        assert float(singular.min()) > 0.5 and float(singular.max()) < 1.3
+    matrix = torch.randn(12, 5, generator=torch.Generator().manual_seed(2))
+    assert torch.linalg.svdvals(orthogonalised(matrix)).sub(1).abs().max() < 0.4
 
 
-def _train_in_process(arguments: list[str]) -> None:
-    """The train command with its errors left to the caller."""
-    from pixzip.cli import _pixzip
+def test_muon_needs_a_network_that_names_its_matrices() -> None:
+    from pixzip.training.optimisers import make_optimisers
 
-    _pixzip.main(arguments, standalone_mode=False)
+    with pytest.raises(TrainingError, match="Linear does not say which"):
+        make_optimisers(torch.nn.Linear(2, 2), replace(TRAINING, optimiser="muon"))
 
 
-@pytest.mark.parametrize("option", [["--blocks", "cx"], ["--channels", "20"], ["--head", "2048"]])
-def test_train_command_refuses_impossible_sizes(
-    option: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_average_follows_and_is_what_is_validated(config: Config, tmp_path: Path) -> None:
+    made = trainer(changed(config, average=0.9), tmp_path / "run", tmp_path / "cache")
+    start = made.run.network.w_in.detach().clone()
+    assert made.step(made.parts(0)) is None
+    assert made.run.average is not None
+    own, average = made.run.network.w_in.detach().clone(), made.run.average.weights["w_in"]
+    torch.testing.assert_close(average, 0.1 * start + 0.9 * own)  # (1 + 0) / (10 + 0) of the old in step 0
+    crops = made.crops.batch(0, 7, range(2))
+    with torch.no_grad():
+        made.run.network.w_in.copy_(average)
+        wanted = made.run.network.nats(made.run.network.prepare(crops), torch.float32).item()
+        made.run.network.w_in.copy_(own)
+        for name, p in made.run.network.named_parameters():
+            made.run.average.weights[name] = p.clone() if name != "w_in" else average
+    assert made.validate(crops, integer=False) == pytest.approx(wanted / crops.size / np.log(2), rel=1e-9)
+    assert torch.equal(made.run.network.w_in, own)
+
+
+def test_accumulated_parts_give_the_gradients_of_the_whole_batch(config: Config, tmp_path: Path) -> None:
+    gradients = []
+    for accumulate in (1, 2, 4):
+        wanted = changed(config, accumulate=accumulate, precision="float32")
+        made = trainer(wanted, tmp_path / f"run{accumulate}", tmp_path / "cache")
+        parts = made.parts(3)
+        assert len(parts) == accumulate
+        made.gradients(parts)
+        gradients.append(torch.cat([p.grad.reshape(-1) for p in made.run.network.parameters()]))
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-5, atol=1e-6)
+
+
+def test_recomputed_layers_give_the_same_gradients(config: Config, tmp_path: Path) -> None:
+    gradients = []
+    for on in (False, True):
+        made = trainer(changed(config, precision="float32", recompute=on), tmp_path / str(on), tmp_path / "cache")
+        made.gradients(made.parts(0))
+        gradients.append(torch.cat([p.grad.reshape(-1) for p in made.run.network.parameters()]))
+    assert torch.equal(gradients[0], gradients[1])
+
+
+def test_compile_is_handed_the_float_network(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed = []
+    monkeypatch.setattr(torch, "compile", lambda function: handed.append(function) or function)
+    made = trainer(changed(config, compile=True), tmp_path / "run", tmp_path / "cache")
+    assert handed == [made.run.network.nats]
+
+
+# ------------------------------------------------------------------------ what a person sees, and what is on disk
+
+
+def test_a_process_that_dies_while_it_writes_leaves_the_checkpoint_before(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = main(["train", "--photos", str(photos), "--validation", str(photos), "--out", str(tmp_path / "r"), *option])
-    error = capsys.readouterr().err
-    assert code == TrainingError.exit_code
-    assert error.startswith(f"pixzip: {option[0][2:]} ") and error.count("\n") == 1
-    assert not (tmp_path / "r").exists()
+    made = trainer(config, tmp_path / "run", tmp_path / "cache")
+    last = tmp_path / "run" / LAST
+    first = last.read_bytes()
+    for stage in ("fsync", "link", "replace"):
+        assert made.step(made.parts(made.run.done)) is None
+
+        def die(*arguments: object) -> None:
+            raise SystemExit(9)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, stage, die)
+            with pytest.raises(SystemExit):
+                made.save()
+        assert last.read_bytes() == first, stage
+    made.save()
+    assert last.read_bytes() == made.run.to_bytes() != first
+    assert (tmp_path / "run" / checkpoint.PREVIOUS).read_bytes() == first
+
+
+def test_the_log_says_what_is_left_and_tensorboard_gets_the_same(tmp_path: Path) -> None:
+    class Board:
+        def __init__(self) -> None:
+            self.scalars: list[tuple[str, float, int]] = []
+            self.closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            self.scalars.append((name, value, step))
+
+    said: list[str] = []
+    board = Board()
+    log = Log(tmp_path, 100, 0, 1000, said.append, board)
+    log.report(Entry(10, 3.5, None, 1e-3))
+    log.report(Entry(20, 3.25, 3.125, 1e-3))
+    assert said[0].startswith("step     10/100  train 3.5000  validation      -  rate 1.00e-03  ")
+    assert said[1].endswith(" s left") and "validation 3.1250" in said[1]
+    assert ("bits_per_dim/validation", 3.125, 20) in board.scalars and len(board.scalars) == 5
+    log.close()
+    assert board.closed
+    Log(tmp_path, 100, 10, 1000, said.append, None).event(10, "something")
+    assert [(row["step"], row["event"]) for row in read_log(tmp_path / "log.csv")] == [("10", ""), ("10", "something")]
+
+
+def test_evaluation_counts_nats_of_binary_pictures_and_groups_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = [(4, 4), (4, 4), (2, 8), (4, 4)]
+    pictures = pictures_of(*(np.full((*shape, 1), i & 1, np.uint8) for i, shape in enumerate(shapes)), levels=2)
+    seen: list[tuple[int, ...]] = []
+
+    def measure(pixels: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        seen.append(pixels.shape)
+        return 2.0 + pixels[:, 0, 0, 0]
+
+    subject = evaluation.Subject("net", 1, {"float": measure})
+    monkeypatch.setattr(evaluation, "_subject", lambda *_: subject)
+    progress: list[float] = []
+    lines = list(evaluation.evaluations("m", pictures, limit=None, device="cpu", progress=progress.append))
+    assert sorted(seen) == [(1, 2, 8, 1), (3, 4, 4, 1)] and progress[-1] == 1
+    assert lines[0] == "net: 4 pictures, 64 sub-pixels"
+    assert lines[1].startswith("float     0.1562 bits/dim, mean over pictures (95 % ")
+    assert lines[2].strip().startswith(f"{2.5 * np.log(2):.3f} nats a picture (95 % ")
+
+
+def test_the_bootstrap_covers_the_mean_as_the_normal_interval_does() -> None:
+    values = np.random.default_rng(0).normal(3, 1, 400)
+    low, high = bootstrap(values)
+    assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.01)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.08)
+
+
+def test_saturation_counts_what_lies_beyond_the_grid(config: Config, tmp_path: Path) -> None:
+    from pixzip.training import integers
+
+    made = trainer(config, tmp_path / "run", tmp_path / "cache")
+    made.begin_integers()
+    assert made.run.exponents is not None
+    batch = made.run.network.prepare(made.crops.batch(0, 0, range(2)))
+    found = []
+    for by in (-8, 0, 8):
+        moved = replace(made.run.exponents, feature=made.run.exponents.feature + by)
+        found.append(integers.saturation(made.run.network, batch, moved))
+    shares = [each.pop("feature") for each in found]
+    assert shares[0] == 0 and shares[1] < 0.5 and shares[2] > 0.9
+    assert found[0] == found[1] == found[2]
+
+
+def test_pictures_of_other_levels_than_the_networks_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "bits.npz", train=np.eye(40, 784, dtype=np.uint8))
+    data = DataSettings(train=f"binary-mnist/train:{tmp_path / 'bits.npz'}", validation_share=0.3, crop=16, planes=3)
+    with pytest.raises(TrainingError, match="pictures of 2 levels for a trunk of 256"):
+        loop.train(Config(SMALL, TRAINING, data), tmp_path / "run", tmp_path / "cache")

@@ -33,6 +33,15 @@ def _fast(function: _Function) -> _Function:
     return jit(function, _FAST)
 
 
+def _inlined(function: _Function) -> _Function:
+    """As _fast, and copied into its callers before LLVM sees them.
+
+    A function of its own would be compiled twice, alone and within its caller, with sums in different orders; a process
+    that compiles would use one copy and a process that finds the caller in the cache the other.
+    """
+    return jit(function, _FAST, inline=True)
+
+
 _HALF, _ONE, _LOG2E = np.float32(0.5), np.float32(1.0), np.float32(1.4426950408889634)
 #: 2^x on 0 <= x < 1, least squares of degree 5, relative error below 1e-7.
 _E0, _E1, _E2 = np.float32(0.9999999269), np.float32(0.6931529682), np.float32(0.2401545299)
@@ -69,20 +78,20 @@ _as_float = _bitcast(types.uint32, types.float32, ir.FloatType())
 _as_bits = _bitcast(types.float32, types.uint32, ir.IntType(32))
 
 
-@_fast
+@_inlined
 def _load(bits: np.uint16) -> np.float32:
     """Float32 of a bfloat16."""
     return _as_float(np.uint32(bits) << np.uint32(16))
 
 
-@_fast
+@_inlined
 def _store(value: np.float32) -> np.uint16:
     """Bfloat16 nearest to a float32, ties to even."""
     bits = _as_bits(value)
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
-@_fast
+@_inlined
 def _tanh(x: np.float32) -> np.float32:
     x = min(max(x, -_CLAMP), _CLAMP)
     s = x * x
@@ -90,12 +99,12 @@ def _tanh(x: np.float32) -> np.float32:
     return p / (((_Q6 * s + _Q4) * s + _Q2) * s + _Q0)
 
 
-@_fast
+@_inlined
 def _sigmoid(x: np.float32) -> np.float32:
     return _tanh(x * _HALF) * _HALF + _HALF
 
 
-@_fast
+@_inlined
 def _exp(x: np.float32) -> np.float32:
     """e^x for x <= 0; 0 below about -87."""
     t = max(x * _LOG2E, np.float32(-126.0))
@@ -105,7 +114,7 @@ def _exp(x: np.float32) -> np.float32:
     return power * (((((_E5 * f + _E4) * f + _E3) * f + _E2) * f + _E1) * f + _E0)
 
 
-@_fast
+@_inlined
 def _largest(bits: Bits) -> np.float32:
     """The largest of some bfloat16: integers in the same order, as LLVM makes vectors of integer maxima only."""
     top = np.int32(-32768)
@@ -197,7 +206,7 @@ def _lstm_backward(
             d_pre[p, j] = _store(real[j])
 
 
-@_fast
+@_inlined
 def _row_nats(values: Real, top: np.float32, symbol: int, d_bias: Real, gradient: Bits) -> float:
     """−log softmax of one row of logits at a symbol; its gradient is written, added to d_bias, and left in values."""
     n = values.shape[0]

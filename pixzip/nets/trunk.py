@@ -10,11 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pixzip.errors import TrainingError
-from pixzip.frame import INPUTS
+from pixzip.frame import INPUTS, picture_errors, row_inputs
 from pixzip.model_file import MAX_BLOCKS, MAX_WIDTH
 from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.fused import relu_gradient, softmax_nats
@@ -50,6 +53,32 @@ class TrunkConfig:
         conv = 5 * t * k + k * t
         lstm = 2 * t * 4 * s + 3 * s * 4 * s + s * t
         return INPUTS * t + self.blocks.count("c") * conv + self.blocks.count("l") * lstm + 3 * (t * h + h * 256)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs (n, h, w, INPUTS) int8 and errors (n, h, w, 3) int16 of n crops."""
+
+    inputs: NDArray[np.int8]
+    errors: NDArray[np.int16]
+
+    @property
+    def sub_pixels(self) -> int:
+        """Of all crops."""
+        return self.errors.size
+
+
+def prepare(crops: NDArray[np.uint8]) -> Batch:
+    """(n, h, w, 3) pixels → network inputs and coding errors, each crop as a picture of its own."""
+    n, h, w, _ = crops.shape
+    inputs = np.empty((n, h, w, INPUTS), dtype=np.int8)
+    errors = np.empty((n, 3, h, w), dtype=np.int16)
+    for i in range(n):
+        planes = np.ascontiguousarray(crops[i].transpose(2, 0, 1))
+        picture_errors(planes, errors[i])
+        for y in range(h):
+            row_inputs(planes, errors[i], y, inputs[i, y])
+    return Batch(inputs, np.ascontiguousarray(errors.transpose(0, 2, 3, 1)))
 
 
 def error_basis() -> Tensor:
@@ -115,7 +144,12 @@ class HeadLoss(torch.autograd.Function):
 
 
 class TrunkModel(nn.Module):
-    """Trainable default model; loss() gives nats summed over sub-pixels."""
+    """Trainable default model; loss() gives nats summed over sub-pixels.
+
+    With ``recompute`` the blocks keep only their inputs for the backward pass, which computes the rest again.
+    """
+
+    recompute = False
 
     def __init__(self, config: TrunkConfig, seed: int = 0) -> None:
         super().__init__()
@@ -157,16 +191,39 @@ class TrunkModel(nn.Module):
         """Parameters of the heads of R, G and B."""
         return [cast(nn.ParameterDict, p) for p in self.heads]
 
+    def hidden_matrices(self) -> dict[str, int]:
+        """Parameters that are matrices between layers, by name; how many matrices stand side by side in each."""
+        names = [name for name, _ in self.named_parameters() if name.split(".")[-1] in ("w", "w1", "w2", "w_up")]
+        gates = [name for name, _ in self.named_parameters() if name.split(".")[-1] in ("w_is", "w_ss")]
+        return dict.fromkeys(names, 1) | dict.fromkeys(gates, 4)
+
+    def _block(self, x: Tensor, kind: str, p: nn.ParameterDict, m: FlatMap) -> Tensor:
+        """The stream after one block."""
+        if kind == "c":
+            return ConvBlock.apply(x, p["w1"], p["b1"], p["w2"], p["b2"], m)
+        state = RowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m)
+        return Linear.apply(x, state, p["w_up"], p["b_up"], m)
+
     def stream(self, inputs: Tensor, m: FlatMap, dtype: torch.dtype) -> Tensor:
         """Residual stream after the last block. inputs (n, h, w, INPUTS) int8; result (size, channels)."""
         x = Linear.apply(None, m.pack(inputs, dtype) * INPUT_SCALE, self.w_in, self.b_in, m)
         for kind, p in self.block_parts():
-            if kind == "c":
-                x = ConvBlock.apply(x, p["w1"], p["b1"], p["w2"], p["b2"], m)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(self._block, x, kind, p, m, use_reentrant=False)
             else:
-                state = RowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m)
-                x = Linear.apply(x, state, p["w_up"], p["b_up"], m)
+                x = self._block(x, kind, p, m)
         return x
+
+    def prepare(self, crops: NDArray[np.uint8]) -> Batch:
+        """See Network.prepare. Raises TrainingError for crops of other than three planes."""
+        if crops.shape[3] != 3:
+            raise TrainingError(f"the trunk codes three planes, the crops have {crops.shape[3]}: set data.planes to 3")
+        return prepare(crops)
+
+    def nats(self, batch: Batch, dtype: torch.dtype) -> Tensor:
+        """See Network.nats."""
+        parts = self.loss(torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors), dtype)
+        return parts[0] + parts[1] + parts[2]
 
     def loss(self, inputs: Tensor, errors: Tensor, dtype: torch.dtype = torch.bfloat16) -> Nats:
         """Nats of R, G and B, summed over a batch. inputs (n, h, w, INPUTS) int8; errors (n, h, w, 3) int16."""

@@ -1,0 +1,206 @@
+"""A source's pictures → one memory-mapped file of pixels and an index, made once and found again by content.
+
+    CACHE/<key>/pixels.bin     (h, w, planes) uint8 of every picture, one after another
+    CACHE/<key>/index.npz      offset, h, w and content hash of each
+    CACHE/<key>/about.json     source, planes, levels, names, files that could not be read
+
+The key is a hash of the contents of all the source's files: a moved or renamed data set is found again, a changed one
+is read anew. The folder appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixzip.data.sources import UNREADABLE, Pixels, Source, open_source
+from pixzip.errors import OutputError, TrainingDataError
+
+#: Goes into the key, so that a change of layout or of decoding makes new caches.
+VERSION = 1
+_HASH_BYTES = 16
+_CHUNK_BYTES = 1 << 20
+
+
+def default_cache() -> Path:
+    """$PIXZIP_CACHE, or pixzip in the user's cache folder."""
+    if chosen := os.environ.get("PIXZIP_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixzip"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures in memory-mapped storage, or a selection of them: [i] is (h, w, planes) uint8, not to be written.
+
+    heights, widths (n,) int64; hashes (n,): content hashes as hexadecimal text; names (n,).
+    """
+
+    pixels: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    heights: NDArray[np.int64]
+    widths: NDArray[np.int64]
+    hashes: NDArray[np.str_]
+    names: NDArray[np.str_]
+    planes: int
+    levels: int
+    unreadable: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __getitem__(self, i: int) -> Pixels:
+        h, w = int(self.heights[i]), int(self.widths[i])
+        start = int(self.offsets[i])
+        return self.pixels[start : start + h * w * self.planes].reshape(h, w, self.planes)
+
+    def select(self, chosen: NDArray[np.intp]) -> Pictures:
+        """Those at these indices, in their order."""
+        parts = {key: getattr(self, key)[chosen] for key in ("offsets", "heights", "widths", "hashes", "names")}
+        return replace(self, **parts)
+
+    @property
+    def digest(self) -> str:
+        """Names the set of pictures, whatever their order, files and places."""
+        return hashlib.blake2b("".join(sorted(self.hashes)).encode(), digest_size=_HASH_BYTES).hexdigest()
+
+
+def content_hash(picture: Pixels) -> str:
+    """Hash of shape and pixels: the same for a picture in any file format."""
+    head = np.array(picture.shape, dtype="<u4").tobytes()
+    return hashlib.blake2b(head + np.ascontiguousarray(picture).tobytes(), digest_size=_HASH_BYTES).hexdigest()
+
+
+def pictures_of(*arrays: NDArray[np.uint8], levels: int = 256) -> Pictures:
+    """Pictures that are in memory already, (h, w, planes) each."""
+    sizes = [a.size for a in arrays]
+    return Pictures(
+        pixels=np.concatenate([np.ascontiguousarray(a).reshape(-1) for a in arrays]),
+        offsets=np.cumsum([0, *sizes[:-1]]),
+        heights=np.array([a.shape[0] for a in arrays]),
+        widths=np.array([a.shape[1] for a in arrays]),
+        hashes=np.array([content_hash(a) for a in arrays]),
+        names=np.array([str(i) for i in range(len(arrays))]),
+        planes=arrays[0].shape[2],
+        levels=levels,
+    )
+
+
+def load_pictures(text: str, cache: Path, say: Callable[[str], None] = lambda line: None) -> Pictures:
+    """All readable pictures of a source (pixzip.data.sources), decoded into the cache unless they are there.
+
+    ``say`` is told what a person should know: that decoding begins, and which files could not be read. Raises
+    TrainingDataError where no picture can be read, OutputError where the cache cannot be written.
+    """
+    source = open_source(text)
+    folder = cache / _key(source)
+    if not folder.is_dir():
+        say(f"decoding {text} into {folder}")
+        _build(source, folder)
+    pictures = _open(folder)
+    if bad := pictures.unreadable:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        say(f"{text}: {len(bad)} of {len(source.files)} files could not be read: {'; '.join(bad[:3])}{more}")
+    if not len(pictures):
+        raise TrainingDataError(f"no readable picture in {text}")
+    return pictures
+
+
+def _key(source: Source) -> str:
+    """Hash of the kind and of every file's content, in order."""
+    whole = hashlib.blake2b(f"{VERSION} {source.kind}".encode(), digest_size=_HASH_BYTES)
+    for path in source.files:
+        one = hashlib.blake2b(digest_size=_HASH_BYTES)
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    one.update(chunk)
+        except OSError as error:  # it will be counted as unreadable
+            one.update(str(error.errno).encode())
+        whole.update(one.digest())
+    return whole.hexdigest()
+
+
+def _build(source: Source, folder: Path) -> None:
+    """Decode every picture; the folder is there whole afterwards, or not at all."""
+    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        _write(source, temporary)
+        try:
+            temporary.rename(folder)
+        except OSError:  # another process was faster: its folder holds the same
+            if not folder.is_dir():
+                raise
+    except OSError as error:
+        raise OutputError(f"cannot write the cache {folder}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(source: Source, folder: Path) -> None:
+    offset = 0
+    rows: list[tuple[int, int, int]] = []
+    hashes: list[str] = []
+    names: list[str] = []
+    unreadable: list[str] = []
+    with (folder / "pixels.bin").open("wb") as out:
+        for name, picture in _read_all(source, unreadable):
+            out.write(np.ascontiguousarray(picture).tobytes())
+            rows.append((offset, picture.shape[0], picture.shape[1]))
+            hashes.append(content_hash(picture))
+            names.append(name)
+            offset += picture.size
+        out.flush()
+        os.fsync(out.fileno())
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    with (folder / "index.npz").open("wb") as file:
+        np.savez(
+            file, offsets=table[:, 0], heights=table[:, 1], widths=table[:, 2], hashes=np.array(hashes, dtype="U32")
+        )
+    about = {"planes": source.planes, "levels": source.levels, "names": names, "unreadable": unreadable}
+    (folder / "about.json").write_text(json.dumps(about))
+
+
+def _read_all(source: Source, unreadable: list[str]) -> Iterator[tuple[str, Pixels]]:
+    """Every picture of every file that can be read; the others are added to ``unreadable`` with the reason."""
+    for path in source.files:
+        try:
+            found = list(source.read(path))
+        except UNREADABLE as error:
+            reason = " ".join(str(error).replace(str(path), "").split())[:80]
+            unreadable.append(f"{path.name} ({reason or type(error).__name__})")
+            continue
+        yield from found
+
+
+def _open(folder: Path) -> Pictures:
+    try:
+        about = json.loads((folder / "about.json").read_text())
+        with np.load(folder / "index.npz", allow_pickle=False) as index:
+            arrays = {key: index[key] for key in ("offsets", "heights", "widths", "hashes")}
+        size = (folder / "pixels.bin").stat().st_size
+        pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r") if size else np.empty(0, dtype=np.uint8)
+        wanted = int((arrays["heights"] * arrays["widths"]).sum()) * about["planes"]
+        if size != wanted:
+            raise ValueError(f"pixels.bin has {size} bytes, the index {wanted}")
+        names = np.array(about["names"], dtype=np.str_)
+        return Pictures(
+            pixels=pixels,
+            names=names,
+            planes=about["planes"],
+            levels=about["levels"],
+            unreadable=tuple(about["unreadable"]),
+            **arrays,
+        )
+    except (OSError, KeyError, ValueError) as error:
+        raise TrainingDataError(f"damaged cache: delete {folder} ({error})") from None

@@ -1,0 +1,232 @@
+"""The state of a run ↔ one safetensors file: everything that the next step depends on, and no pickle.
+
+The batches of a step depend on (seed, setbacks, step) alone, so that no random state needs keeping. Files are written
+beside their name, flushed and renamed: whenever a process dies, ``last.safetensors`` is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import struct
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from pixzip.errors import OutputError, TrainingError
+from pixzip.files import staged
+from pixzip.nets.exponents import Exponents
+from pixzip.nets.network import build
+from pixzip.training.config import Config, differences, from_tables, to_tables
+from pixzip.training.optimisers import Average, make_optimisers
+from pixzip.training.watch import Watch
+
+#: The only key of the file's metadata (with two, safetensors would write them in any order).
+FORMAT = "pixzip-checkpoint"
+#: A checkpoint's settings may differ in these when a run goes on: they do not touch the weights.
+_FREE = ("data.train", "data.validation", "data.note", "training.report_every", "training.setbacks")
+
+
+@dataclass(frozen=True)
+class Setback:
+    """A return to an earlier checkpoint: in which step, why, to which step."""
+
+    step: int
+    reason: str
+    back_to: int
+
+
+@dataclass
+class Run:
+    """What a checkpoint holds. ``data`` names the pictures by digest; ``best`` is the lowest validation bits/dim."""
+
+    config: Config
+    network: Any
+    optimisers: list[torch.optim.Optimizer]
+    average: Average | None
+    data: dict[str, str]
+    exponents: Exponents | None = None
+    watch: Watch = field(default_factory=Watch)
+    setbacks: list[Setback] = field(default_factory=list)
+    best: float = math.inf
+    done: int = 0
+
+    @staticmethod
+    def new(config: Config, data: dict[str, str], device: str = "cpu") -> Run:
+        """A run before its first step."""
+        network = build(config.model, config.training.seed).to(device)
+        average = Average(network, config.training.average) if config.training.average else None
+        return Run(config, network, make_optimisers(network, config.training), average, data)
+
+    def names(self) -> dict[int, str]:
+        """Parameter names by identity."""
+        return {id(p): name for name, p in self.network.named_parameters()}
+
+    def to_bytes(self) -> bytes:
+        """The checkpoint."""
+        tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.network.state_dict().items()}
+        names = self.names()
+        for optimiser in self.optimisers:
+            for p, state in optimiser.state.items():
+                tensors |= {f"optimiser.{key}.{names[id(p)]}": value for key, value in _tensors(state).items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
+        state = {
+            "step": self.done,
+            "config": to_tables(self.config),
+            "data": self.data,
+            "watch": asdict(self.watch),
+            "setbacks": [asdict(s) for s in self.setbacks],
+            "best": None if math.isinf(self.best) else self.best,
+            "exponents": None if self.exponents is None else self.exponents.to_json(),
+        }
+        return save_tensors({k: v.contiguous() for k, v in tensors.items()}, {FORMAT: json.dumps(state)})
+
+    def restore(self, data: bytes, name: str) -> None:
+        """Become what a checkpoint holds. Its configuration must have been compared (``check_same``)."""
+        state, tensors = parsed(data, name)
+        try:
+            self.network.load_state_dict(_under("model.", tensors))
+        except RuntimeError as error:
+            raise TrainingError(f"{name}: checkpoint of another network: {str(error).splitlines()[0]}") from None
+        same = state["config"]["training"].get("optimiser") == self.config.training.optimiser
+        kept = _under("optimiser.", tensors) if same else {}  # another optimiser begins anew
+        names = self.names()
+        for optimiser in self.optimisers:
+            optimiser.state.clear()
+            for group in optimiser.param_groups:
+                for p in group["params"]:
+                    if own := _state_of(names[id(p)], kept, p, fused=bool(group.get("fused"))):
+                        optimiser.state[p] = own
+        if self.average is not None:
+            weights = _under("average.", tensors)
+            self.average.weights = {
+                k: weights.get(k, p.detach()).to(p.device, copy=True) for k, p in self.network.named_parameters()
+            }
+        self.exponents = Exponents.from_json(state["exponents"]) if state["exponents"] else None
+        self.watch = Watch(**state["watch"])
+        self.setbacks = [Setback(**s) for s in state["setbacks"]]
+        self.best = math.inf if state["best"] is None else state["best"]
+        self.done = state["step"]
+
+    def check_same(self, data: bytes, name: str, *, allow_changes: bool) -> None:
+        """Raise TrainingError where a checkpoint is of another network, other pictures or another recipe."""
+        state, _ = parsed(data, name)
+        found = [d for d in differences(state["config"], to_tables(self.config)) if d.split(" ")[0] not in _FREE]
+        model = [d for d in found if d.startswith("model.")]
+        if model:
+            raise TrainingError(f"{name}: checkpoint of another network: {'; '.join(model)}")
+        found += [f"{part} pictures" for part in self.data if state["data"].get(part) != self.data[part]]
+        if found and not allow_changes:
+            raise TrainingError(f"{name}: checkpoint of another run: {'; '.join(found)}; --allow-changes goes on so")
+
+
+def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
+    return {key: value if isinstance(value, Tensor) else torch.tensor(value) for key, value in state.items()}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _state_of(name: str, kept: dict[str, Tensor], p: Tensor, *, fused: bool) -> dict[str, Tensor]:
+    """An optimiser's state of one parameter, on its device; counts of steps are on the CPU unless fused."""
+    found = {}
+    for key, value in kept.items():
+        kind, _, owner = key.partition(".")
+        if owner == name:
+            device = p.device if kind != "step" or fused else torch.device("cpu")
+            found[kind] = value.to(device, copy=True)
+    return found
+
+
+def parsed(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(state, tensors) of a checkpoint. Raises TrainingError where it is none, is damaged, or holds no numbers."""
+    try:
+        (length,) = struct.unpack_from("<Q", data)
+        meta = json.loads(data[8 : 8 + length])["__metadata__"]
+        if FORMAT not in meta:
+            raise TrainingError(f"{name}: not a checkpoint of pixzip train")
+        state, tensors = json.loads(meta[FORMAT]), load_tensors(data)
+    except (struct.error, ValueError, KeyError, TypeError, SafetensorError, OverflowError) as error:
+        raise TrainingError(f"{name}: damaged checkpoint ({type(error).__name__}: {error})") from None
+    for key, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise TrainingError(f"{name}: {key} is not finite")
+    return state, tensors
+
+
+def load_run(data: bytes, name: str, device: str = "cpu") -> Run:
+    """A run as its checkpoint has it, for evaluation; the averaged weights are put in place."""
+    state, _ = parsed(data, name)
+    run = Run.new(from_tables(state["config"]), state["data"], device)
+    run.restore(data, name)
+    if run.average is not None:
+        run.average.become_weights(run.network)
+    return run
+
+
+# ------------------------------------------------------------------------ files
+
+LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+
+
+def write_last(folder: Path, data: bytes, *, keep_previous: bool = True) -> None:
+    """Make these bytes the last checkpoint; the one before becomes the previous one."""
+    last = folder / LAST
+    with staged(last, data, force=True):
+        if keep_previous and last.exists():
+            _copy(last, folder / PREVIOUS)
+
+
+def write_best(folder: Path, data: bytes) -> None:
+    """Make these bytes the best checkpoint."""
+    with staged(folder / BEST, data, force=True):
+        pass
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A second name for a file, in the place of what had it: at any moment both names lead to whole files."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror}") from None
+
+
+def read_last(folder: Path) -> bytes | None:
+    """The last checkpoint of a run, if there is one."""
+    return _read(folder / LAST)
+
+
+def read_good(folder: Path, setbacks: list[Setback]) -> tuple[str, bytes] | None:
+    """(name, bytes) of the checkpoint to go back to: the last one, unless the run went wrong from there already."""
+    last, previous = _read(folder / LAST), _read(folder / PREVIOUS)
+    if last is None:
+        return None
+    step = parsed(last, LAST)[0]["step"]
+    if previous is not None and setbacks and setbacks[-1].back_to == step:
+        return PREVIOUS, previous
+    return LAST, last
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be read: {error.strerror}") from None

@@ -1,0 +1,142 @@
+"""A model or checkpoint and pictures → lines of bits/dim with an interval, and nats where pictures are binary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pixzip.codec import DEFAULT_TILE
+from pixzip.data.cache import Pictures
+from pixzip.data.crops import Pixels, as_planes
+from pixzip.errors import TrainingError
+from pixzip.evaluate import bootstrap, model_bits
+from pixzip.model_file import Model, find_model
+from pixzip.schedule import tiles_of
+from pixzip.training import integers
+from pixzip.training.checkpoint import Run, load_run
+
+#: Pictures of one size go through a network together, up to so many pixels.
+_BATCH_PX = 81920
+#: (n, h, w, planes) → bits of each of the n pictures.
+Measure = Callable[[Pixels], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: its name, the planes it codes, and its ways of counting bits."""
+
+    name: str
+    planes: int
+    measures: dict[str, Measure]
+
+
+def evaluations(
+    model: str, pictures: Pictures, *, limit: int | None, device: str, progress: Callable[[float], None]
+) -> Iterator[str]:
+    """Lines for a person; everything is measured before the first comes."""
+    subject = _subject(model, device, pictures.planes)
+    order = np.argsort(pictures.hashes, kind="stable")[:limit] if limit else np.arange(len(pictures))
+    chosen = pictures.select(order)
+    dims = chosen.heights * chosen.widths * subject.planes
+    bits = {name: np.empty(len(chosen)) for name in subject.measures}
+    done = 0
+    for group in _groups(chosen):
+        pixels = np.stack([as_planes(chosen[int(i)], subject.planes) for i in group])
+        for name, measure in subject.measures.items():
+            bits[name][group] = measure(pixels)
+        done += len(group)
+        progress(done / len(chosen))
+    return iter(_lines(subject, chosen, bits, dims))
+
+
+def _groups(pictures: Pictures) -> Iterator[NDArray[np.intp]]:
+    """Indices of pictures of one size, few enough to be measured together."""
+    order = np.lexsort((pictures.widths, pictures.heights))
+    start = 0
+    while start < len(order):
+        h, w = pictures.heights[order[start]], pictures.widths[order[start]]
+        most = max(1, _BATCH_PX // int(h * w))
+        same = 1
+        while same < most and start + same < len(order):
+            i = order[start + same]
+            if (pictures.heights[i], pictures.widths[i]) != (h, w):
+                break
+            same += 1
+        yield order[start : start + same]
+        start += same
+
+
+def _lines(
+    subject: Subject, pictures: Pictures, bits: dict[str, NDArray[np.float64]], dims: NDArray[np.int64]
+) -> Iterator[str]:
+    yield f"{subject.name}: {len(pictures)} pictures, {int(dims.sum())} sub-pixels"
+    for name, each in bits.items():
+        low, high = bootstrap(each / dims)
+        pooled = each.sum() / dims.sum()
+        yield (
+            f"{name:<10}{(each / dims).mean():.4f} bits/dim, mean over pictures (95 % {low:.4f} to {high:.4f}); "
+            f"{pooled:.4f} over all sub-pixels"
+        )
+        if pictures.levels == 2:
+            low, high = bootstrap(each * math.log(2))
+            yield f"{'':<10}{each.mean() * math.log(2):.3f} nats a picture (95 % {low:.3f} to {high:.3f})"
+
+
+def _subject(model: str, device: str, planes: int) -> Subject:
+    """A checkpoint where the file is one, else a model."""
+    path = Path(model)
+    if path.is_file() and b'"pixzip-checkpoint"' in _head(path):
+        return _checkpoint(load_run(path.read_bytes(), model, device), model)
+    return _frozen(find_model(model), planes)
+
+
+def _head(path: Path) -> bytes:
+    """A safetensors file's header, which says what it is."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return file.read(min(length, 1 << 26))
+
+
+def _frozen(model: Model, planes: int) -> Subject:
+    """Pictures of one plane count as the codec codes them, by the first colour alone."""
+
+    def exact(pixels: Pixels) -> NDArray[np.float64]:
+        bits = model_bits(model, np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+        return np.asarray(bits.sum(axis=(1, 2, 3)))
+
+    return Subject(model.name, planes, {"exact": exact})
+
+
+def _checkpoint(run: Run, name: str) -> Subject:
+    planes = run.config.data.planes
+
+    def summed(nats: Callable[[Any], torch.Tensor]) -> Measure:
+        def measure(pixels: Pixels) -> NDArray[np.float64]:
+            return np.array([_tiled_nats(run, nats, picture) / math.log(2) for picture in pixels])
+
+        return measure
+
+    measures = {"float": summed(lambda batch: run.network.nats(batch, torch.float32))}
+    if run.exponents is not None:
+        exponents = run.exponents
+        measures["quantised"] = summed(lambda batch: integers.integer_nats(run.network, batch, exponents))
+    return Subject(f"{name} (step {run.done})", planes, measures)
+
+
+def _tiled_nats(run: Run, nats: Callable[[Any], torch.Tensor], picture: Pixels) -> float:
+    """Of one picture, cut into tiles as a coder cuts it."""
+    total = 0.0
+    with torch.no_grad():
+        for t in tiles_of(1, picture.shape[0], picture.shape[1], DEFAULT_TILE):
+            crop = picture[None, t.y : t.y + t.h, t.x : t.x + t.w]
+            total += nats(run.network.prepare(crop)).item()
+    if not math.isfinite(total):
+        raise TrainingError(f"the network gives {total} nats for a picture")
+    return total

@@ -1,0 +1,62 @@
+"""A trained network ↔ the integers of its decoder, for the networks that have such a form: today the trunk.
+
+The one place where training meets pixzip.nets.quantised; a network without an integer form ends as a float checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixzip.freeze import freeze
+from pixzip.nets.calibration import calibrated, observe
+from pixzip.nets.exponents import HIDDEN, ConvExponents, Exponents
+from pixzip.nets.quantised import quantised_loss
+from pixzip.nets.tables import make_tables
+from pixzip.nets.trunk import Batch, TrunkModel
+
+TABLES = make_tables()
+
+
+def has_integers(network: Any) -> bool:
+    """Whether the network can be frozen."""
+    return isinstance(network, TrunkModel)
+
+
+def calibrate(network: Any, batch: Batch) -> Exponents:
+    """The exponents of a network's integers, from a sample."""
+    return calibrated(network, torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors), TABLES)
+
+
+def integer_nats(network: Any, batch: Batch, exponents: Exponents) -> Tensor:
+    """As Network.nats, of the integers, with gradients straight through the rounding."""
+    parts = quantised_loss(network, torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors), exponents, TABLES)
+    return parts[0] + parts[1] + parts[2]
+
+
+def frozen(network: Any, exponents: Exponents, info: dict[str, Any]) -> bytes:
+    """The model file."""
+    return freeze(network, exponents, TABLES, info)
+
+
+def saturation(network: Any, batch: Batch, exponents: Exponents) -> dict[str, float]:
+    """Share of the values of each layer that lie beyond its grid and are clipped, of activations in a sample.
+
+    Counted on the float network's activations at the calibrated exponents; weights are named ``weight ...``.
+    """
+    seen = observe(network, torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors))
+    found = {"stream": _beyond(seen["stream"].reshape(-1), exponents.stream, 32767)}
+    found["feature"] = _beyond(seen["feature"], exponents.feature, 127)
+    for i, e in enumerate(exponents.blocks):
+        found[f"block.{i}.a"] = _beyond(seen[f"block.{i}.a"], e.a, 127)
+        if isinstance(e, ConvExponents):
+            found[f"block.{i}.h"] = _beyond(seen[f"block.{i}.h"], e.h, HIDDEN)
+    for c, head in enumerate(exponents.heads):
+        found[f"head.{c}.h"] = _beyond(seen[f"head.{c}.h"], head.h, HIDDEN)
+    return found
+
+
+def _beyond(values: Tensor, exponent: int, most: int) -> float:
+    return float((values.abs() * 2.0**exponent >= most + 0.5).float().mean())

@@ -1,0 +1,325 @@
+"""Pictures and a configuration → a trained network and its model file, through any number of interruptions."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixzip.data.crops import Pixels, RandomCrops, ahead, centre_crops
+from pixzip.data.split import load_split
+from pixzip.errors import OutputError, TrainingDataError, TrainingError
+from pixzip.files import staged
+from pixzip.training import integers
+from pixzip.training.checkpoint import LAST, Run, Setback, read_good, read_last, write_best, write_last
+from pixzip.training.config import Config, levels_of, to_tables, to_toml
+from pixzip.training.finish import finish
+from pixzip.training.processes import Processes
+from pixzip.training.report import Entry, Log, silent
+from pixzip.training.schedule import rate_at
+from pixzip.training.watch import Watch
+
+#: Crops that calibration looks at, drawn with a seed of their own.
+_CALIBRATION_CROPS = 24
+#: Pixels that validation works on at once.
+_VALIDATION_PX = 81920
+#: What a setback multiplies the rate by.
+_SLOWER = 0.5
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """Within the block SIGINT and SIGTERM only set the number that the yielded function returns; 0: none came."""
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    old = {s: signal.signal(s, lambda number, _: seen.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: seen[0] if seen else 0
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)
+
+
+@dataclass
+class Trainer:
+    """A run with what it works on: pictures, folder, processes and log."""
+
+    run: Run
+    crops: RandomCrops
+    held_out: Pixels
+    folder: Path
+    processes: Processes
+    log: Log | None = None
+    recent: list[float] = field(default_factory=list)
+    stopped: Callable[[], int] = lambda: 0
+
+    def __post_init__(self) -> None:
+        settings = self.run.config.training
+        if settings.recompute:
+            if not hasattr(self.run.network, "recompute"):
+                raise TrainingError(f"training.recompute: {self.run.config.architecture} cannot recompute its layers")
+            self.run.network.recompute = True
+        self._float_nats: Callable[[Any, torch.dtype], Tensor] = self.run.network.nats
+        if settings.compile:
+            self._float_nats = torch.compile(self.run.network.nats)
+
+    # -------------------------------------------------------------------- one step
+
+    def parts(self, step: int) -> list[Any]:
+        """This process's share of a step's batch, prepared, in as many parts as gradients are accumulated over."""
+        settings = self.run.config.training
+        count = settings.batch // (self.processes.world * settings.accumulate)
+        first = self.processes.rank * count * settings.accumulate
+        attempt = len(self.run.setbacks)
+        starts = range(first, first + count * settings.accumulate, count)
+        return [self.run.network.prepare(self.crops.batch(attempt, step, range(i, i + count))) for i in starts]
+
+    def nats(self, batch: Any) -> Tensor:
+        """Of a batch, in the phase that the run is in."""
+        if self.run.exponents is not None:
+            return integers.integer_nats(self.run.network, batch, self.run.exponents)
+        return self._float_nats(batch, getattr(torch, self.run.config.training.precision))
+
+    def gradients(self, parts: list[Any]) -> float:
+        """Put the gradients of the whole batch, over all processes, in place; returns its bits/dim."""
+        for optimiser in self.run.optimisers:
+            optimiser.zero_grad()
+        sub_pixels = sum(part.sub_pixels for part in parts) * self.processes.world
+        loss = 0.0
+        for part in parts:
+            mean = self.nats(part) / sub_pixels
+            mean.backward()
+            loss += mean.item()
+        (total,) = self.processes.sum([loss])
+        self.processes.sum_gradients(self.run.network.parameters())
+        return total / math.log(2)
+
+    def step(self, parts: list[Any]) -> str | None:
+        """One optimiser step; returns what is wrong where the loss says so, and leaves the weights as they were."""
+        run, settings = self.run, self.run.config.training
+        bits = self.gradients(parts)
+        if trouble := run.watch.trouble(bits, settings.spike):
+            return trouble
+        norm = float(torch.nn.utils.clip_grad_norm_(run.network.parameters(), settings.clip))
+        if not math.isfinite(norm):
+            return f"the gradient's norm is {norm}"
+        self.set_rate()
+        for optimiser in run.optimisers:
+            optimiser.step()
+        if run.average is not None:
+            run.average.update(run.network, run.done)
+        run.done += 1
+        self.recent.append(bits)
+        return None
+
+    def rate(self, step: int) -> float:
+        """The schedule's rate, lowered by setbacks."""
+        return rate_at(self.run.config.training, step) * _SLOWER ** len(self.run.setbacks)
+
+    def set_rate(self) -> None:
+        """Of the coming step."""
+        for optimiser in self.run.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.rate(self.run.done) * group["share"]
+
+    # -------------------------------------------------------------------- validation, phases
+
+    def validate(self, crops: Pixels, *, integer: bool) -> float:
+        """Bits/dim of crops (n, h, w, planes), of the weights that would be shipped, float32 or integers."""
+        run = self.run
+        count = max(1, _VALIDATION_PX // (crops.shape[1] * crops.shape[2]))
+        starts = range(0, len(crops), count)[self.processes.rank :: self.processes.world]
+        nats, sub_pixels = 0.0, 0.0
+        averaged = run.average.in_place(run.network) if run.average is not None else nullcontext()
+        with torch.no_grad(), averaged:
+            for start in starts:
+                batch = run.network.prepare(crops[start : start + count])
+                if integer:
+                    assert run.exponents is not None
+                    nats += integers.integer_nats(run.network, batch, run.exponents).item()
+                else:
+                    nats += run.network.nats(batch, torch.float32).item()
+                sub_pixels += batch.sub_pixels
+        nats, sub_pixels = self.processes.sum([nats, sub_pixels])
+        return nats / sub_pixels / math.log(2)
+
+    def begin_integers(self) -> None:
+        """Choose the exponents from crops of a seed of their own; the averaged weights, if any, go on."""
+        run = self.run
+        if run.average is not None:
+            run.average.become_weights(run.network)
+        sample = self.crops.reseeded(1).batch(0, 0, range(_CALIBRATION_CROPS))
+        run.exponents = self.processes.agreed(integers.calibrate(run.network, run.network.prepare(sample)))
+        run.watch, run.best = Watch(), math.inf
+
+    # -------------------------------------------------------------------- checkpoints
+
+    def save(self, *, keep_previous: bool = True) -> None:
+        """Write the last checkpoint."""
+        if self.processes.leads:
+            write_last(self.folder, self.run.to_bytes(), keep_previous=keep_previous)
+
+    def resume(self, *, allow_changes: bool) -> bool:
+        """Go on from the last checkpoint in the folder, if there is one."""
+        data = self.processes.agreed(read_last(self.folder) if self.processes.leads else None)
+        if data is None:
+            return False
+        name = str(self.folder / LAST)
+        self.run.check_same(data, name, allow_changes=allow_changes)
+        self.run.restore(data, name)
+        return True
+
+    def set_back(self, reason: str) -> None:
+        """Return to a good checkpoint and go on with a lower rate and other crops."""
+        step, limit, before = self.run.done, self.run.config.training.setbacks, self.run.setbacks
+        found = self.processes.agreed(read_good(self.folder, before) if self.processes.leads else None)
+        if found is None or len(before) >= limit:
+            raise TrainingError(
+                f"{reason} in step {step}, after {len(before)} setbacks; good until then: {self.folder / LAST}"
+            )
+        name, data = found
+        best = (self.run.exponents is None, self.run.best)
+        self.run.restore(data, name)
+        if best[0] == (self.run.exponents is None):  # best.safetensors is of this phase and stays
+            self.run.best = min(self.run.best, best[1])
+        self.run.setbacks = [*before, Setback(step, reason, self.run.done)]
+        self.save(keep_previous=False)
+        self.recent.clear()
+        if self.log is not None:
+            self.log.go_back(self.run.done)
+            rate = f"{_SLOWER ** len(self.run.setbacks):g}"
+            self.log.event(self.run.done, f"{reason} in step {step}: back to step {self.run.done}, rate times {rate}")
+
+    # -------------------------------------------------------------------- the loop
+
+    def go(self) -> int:
+        """Train to the end, or until a signal: its number is returned, the state saved."""
+        while self.run.done < self.run.config.training.all_steps:
+            trouble, number = self._until_trouble()
+            if number:
+                return number
+            if trouble:
+                self.set_back(trouble)
+        return 0
+
+    def _until_trouble(self) -> tuple[str | None, int]:
+        """(what went wrong, signal) of the steps from here on; neither at the end."""
+        settings = self.run.config.training
+        with closing(ahead(self.parts, self.run.done)) as feed:
+            while self.run.done < settings.all_steps:
+                if self.run.done >= settings.steps and self.run.exponents is None:
+                    self.begin_integers()
+                if trouble := self.step(next(feed)):
+                    return trouble, 0
+                stopping = self.processes.sum([float(bool(self.stopped()))])[0] > 0
+                self._after_step(stopping=stopping)
+                if stopping:
+                    return None, self.stopped() or signal.SIGTERM
+        return None, 0
+
+    def _after_step(self, *, stopping: bool) -> None:
+        """Validate, report and save where the settings say so."""
+        run, settings = self.run, self.run.config.training
+        ending = run.done in (settings.steps, settings.all_steps)
+        value = None
+        if run.done % settings.validate_every == 0 or ending:
+            value = self.validate(self.held_out, integer=run.exponents is not None)
+        if run.done % settings.report_every == 0 or ending or value is not None:
+            if self.log is not None:
+                self.log.report(Entry(run.done, float(np.mean(self.recent)), value, self.rate(run.done - 1)))
+            self.recent.clear()
+        if value is not None and value < run.best:
+            run.best = value
+            if self.processes.leads:
+                write_best(self.folder, run.to_bytes())
+        if ending or stopping or (run.done % settings.save_every == 0 and run.watch.calm(settings.spike)):
+            self.save()
+
+
+def check_config(config: Config, processes: Processes, device: str) -> None:
+    """Raise TrainingError for what this machine, or this network, cannot do."""
+    settings = config.training
+    shares = processes.world * settings.accumulate
+    if settings.batch % shares:
+        raise TrainingError(
+            f"training.batch {settings.batch} cannot be shared by {processes.world} processes in "
+            f"{settings.accumulate} parts each: must be a multiple of {shares}"
+        )
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("--device cuda: torch finds no such device")
+    if device == "cuda" and config.architecture == "trunk":
+        raise TrainingError("--device cuda: the trunk trains on the CPU only")
+
+
+def train(
+    config: Config,
+    folder: Path,
+    cache: Path,
+    *,
+    processes: Processes | None = None,
+    device: str = "cpu",
+    allow_changes: bool = False,
+    board: Callable[[], Any] | None = None,
+    say: Callable[[str], None] = silent,
+) -> int:
+    """Train both phases into ``folder``, resuming where a checkpoint there ends.
+
+    Returns 0 when the run is complete and its model written, or the number of the signal that stopped it; it is saved
+    then, and the same call goes on. Raises TrainingError, TrainingDataError, OutputError; the checkpoints in the folder
+    are whole whatever happens. ``board`` opens a TensorBoard writer (report.tensorboard).
+    """
+    processes = processes or Processes()
+    if not processes.leads:
+        say = silent
+    check_config(config, processes, device)
+    pictures, validation = processes.in_turn(lambda: load_split(config.data, cache, say))
+    for part in (pictures, validation):
+        if part.levels != levels_of(config.model):
+            raise TrainingDataError(
+                f"pictures of {part.levels} levels for a {config.architecture} of {levels_of(config.model)}"
+            )
+    crops = RandomCrops(pictures, config.data, config.training.seed)
+    held_out = centre_crops(validation, config.data)
+    run = Run.new(config, {"train": pictures.digest, "validation": validation.digest}, device)
+    if config.training.quantised_steps and not integers.has_integers(run.network):
+        raise TrainingError(f"{config.architecture} has no integer form yet: set training.quantised_steps to 0")
+    say(f"{len(pictures)} training pictures, {len(held_out)} validation crops of {len(validation)} pictures")
+    trainer = Trainer(run, crops, held_out, folder, processes)
+    if processes.leads:
+        _make_folder(folder)
+    if trainer.resume(allow_changes=allow_changes):
+        say(f"resuming after step {run.done}")
+    else:
+        trainer.save()  # so that there is always a checkpoint to go back to
+    if processes.leads:
+        pixels = config.training.batch * config.data.crop**2
+        with staged(folder / "config.toml", to_toml(to_tables(config)).encode(), force=True):
+            pass
+        trainer.log = Log(folder, config.training.all_steps, run.done, pixels, say, board() if board else None)
+    with stop_signals() as stopped, closing(trainer.log) if trainer.log else nullcontext():
+        trainer.stopped = stopped
+        if number := trainer.go():
+            say(f"stopped after step {run.done}, saved; the same command goes on")
+            return number
+        if run.exponents is None and integers.has_integers(run.network):
+            trainer.begin_integers()
+        finish(trainer, {"train": len(pictures), "validation": len(validation)}, say)
+    return 0
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from None

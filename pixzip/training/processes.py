@@ -1,0 +1,88 @@
+"""One training over several processes, started by torchrun: who one is, and sums over all.
+
+Gradients are summed after the backward pass instead of wrapping the network in DistributedDataParallel: the trunk's
+layers write their gradients by hand (pixzip.nets.layers), so there is little for DDP's hooks to overlap with, its
+buckets would change the order of additions from run to run of another size, and one explicit sum is what a reader
+sees and a test can compare. Every process computes the same sums and so takes the same step, and the same decision.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+#: Others wait so long for the process that decodes the pictures.
+_PATIENCE = timedelta(hours=6)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's number among all, and on its machine."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+    def sum(self, numbers: list[float]) -> list[float]:
+        """Sums over all processes, the same in each."""
+        if self.world == 1:
+            return numbers
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        t = torch.tensor(numbers, dtype=torch.float64, device=device)
+        dist.all_reduce(t)
+        return [float(value) for value in t]
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over all processes, in one message."""
+        if self.world == 1:
+            return
+        grads: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in grads])
+        dist.all_reduce(flat)
+        for g, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            g.copy_(part.view_as(g))
+
+    def agreed(self, value: Any) -> Any:
+        """The first process's value, in every process."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def in_turn(self, make: Callable[[], Any]) -> Any:
+        """make() in one process of each machine, then, with what it left on disk, in the others."""
+        if self.world == 1:
+            return make()
+        made = make() if self.local == 0 else None
+        dist.barrier()
+        return make() if self.local else made
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Processes]:
+    """The processes that torchrun started, joined for this block; without torchrun, one."""
+    if "WORLD_SIZE" not in os.environ:
+        yield Processes()
+        return
+    rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    if device == "cuda":
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=_PATIENCE)
+    try:
+        yield Processes(rank, world, local)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,109 @@
+"""Configurations: TOML in, TOML out, and every mistake named with what was probably meant."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from pixzip.errors import TrainingError
+from pixzip.nets.network import NETWORKS
+from pixzip.nets.trunk import TrunkConfig
+from pixzip.training import config as module
+from pixzip.training.config import (
+    Config,
+    TrainingSettings,
+    differences,
+    from_tables,
+    overridden,
+    preset_tables,
+    presets,
+    read_tables,
+    to_tables,
+    to_toml,
+)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_a_configuration_and_survives_writing(name: str, tmp_path: Path) -> None:
+    config = from_tables(preset_tables(name))
+    path = tmp_path / "again.toml"
+    path.write_text(to_toml(to_tables(config)))
+    assert from_tables(read_tables(path)) == config
+
+
+def test_the_default_preset_is_the_default_recipe() -> None:
+    config = from_tables(preset_tables("default"))
+    assert (config.model, config.training) == (TrunkConfig(), TrainingSettings(quantised_steps=1900))
+    assert (config.data.planes, config.data.crop, config.data.gray_share) == (3, 64, 0.06)
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"modle": {}}, "the configuration has no key modle; the nearest is model"),
+        ({"training": {"setps": 5}}, "training has no key setps; the nearest is steps"),
+        ({"model": {"chanels": 16}}, "model has no key chanels; the nearest is channels"),
+        ({"data": {"corp": 16}}, "data has no key corp; the nearest is crop"),
+        ({"model": {"architecture": "trunc"}}, "model.architecture 'trunc' is not known; the nearest is trunk"),
+        ({"training": {"steps": 5.0}}, "training.steps is 5.0, must be int"),
+        ({"training": {"steps": True}}, "training.steps is True, must be int"),
+        ({"data": {"scales": [1, "2"]}}, "data.scales is '2', must be int"),
+        ({"training": 5}, "training is 5, must be a table"),
+        ({"model": {"channels": 20}}, "channels 20: must be a multiple of 8"),
+    ],
+)
+def test_mistakes_are_named_with_the_nearest_key(tables: module.Tables, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        from_tables(tables)
+
+
+def test_integers_pass_for_floats() -> None:
+    assert from_tables({"training": {"clip": 2}}).training.clip == 2.0
+
+
+def test_settings_on_the_command_line_change_single_values() -> None:
+    tables = overridden(preset_tables("small"), ["training.rate=1e-3", "model.blocks=lcl", "data.scales=[1, 2]"])
+    config = from_tables(tables)
+    assert (config.training.rate, config.model.blocks, config.data.scales) == (1e-3, "lcl", (1, 2))
+    for wrong in ("rate=1", "training.rate", ".x=1", "training.=1"):
+        with pytest.raises(TrainingError, match="must be like "):
+            overridden({}, [wrong])
+    with pytest.raises(TrainingError, match="training has no key rte; the nearest is rate"):
+        from_tables(overridden({}, ["training.rte=1"]))
+
+
+def test_unknown_presets_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no preset smal; the nearest is small"):
+        preset_tables("smal")
+    (tmp_path / "a.toml").write_text("[model\n")
+    with pytest.raises(TrainingError, match=r"a\.toml: .*line 1"):
+        read_tables(tmp_path / "a.toml")
+    with pytest.raises(TrainingError, match=r"b\.toml: cannot be read"):
+        read_tables(tmp_path / "b.toml")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outer:
+    inner: object = dataclasses.field(default_factory=TrunkConfig)
+    size: int = 2
+    sizes: tuple[int, ...] = (1,)
+    share: float | None = None
+
+
+def test_a_network_within_a_network_is_a_table_with_an_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "outer", (_Outer, object))
+    tables = {"model": {"architecture": "outer", "inner": {"architecture": "trunk", "channels": 16}, "share": 1}}
+    config = from_tables(tables)
+    assert config.model == _Outer(TrunkConfig(channels=16), share=1.0)
+    again = from_tables(module._parse(to_toml(to_tables(config)), "text"))
+    assert again == config
+    assert to_tables(config)["model"]["inner"]["channels"] == 16
+
+
+def test_differences_name_both_values() -> None:
+    one, two = Config(), Config(training=TrainingSettings(rate=1e-3))
+    assert differences(to_tables(one), to_tables(two)) == ["training.rate 0.0025, now 0.001"]
