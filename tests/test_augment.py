@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pixzip.augment import aged, grain, half_chroma
+from pixzip.data.augment import aged, grain, half_chroma
 
 Picture = np.ndarray[Any, Any]
 

@@ -311,6 +311,16 @@ def test_crops_come_in_the_orientations_asked_for() -> None:
     assert [orientations_seen(kind) for kind in ("all", "mirror", "none")] == [8, 2, 1]
 
 
+@pytest.mark.parametrize("share", ["grain_share", "chroma_share"])
+def test_aged_crops_are_as_many_as_their_share_says(share: str) -> None:
+    pictures = pictures_of(noise(20, 20, 3))
+    plain, aged = RandomCrops(pictures, SETTINGS, 0), RandomCrops(pictures, replace(SETTINGS, **{share: 0.5}), 0)
+    changed = [bool((plain.crop(0, 0, i) != aged.crop(0, 0, i)).any()) for i in range(80)]
+    assert 25 <= sum(changed) <= 55
+    with pytest.raises(TrainingError, match=share):
+        replace(SETTINGS, **{share: 1.5})
+
+
 def test_gray_and_permuted_crops() -> None:
     pictures = pictures_of(noise(20, 20, 3))
     gray = RandomCrops(pictures, replace(SETTINGS, gray_share=1.0), 0).crop(0, 0, 0)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pixzip.data.augment import aged
 from pixzip.data.cache import Pictures
 from pixzip.data.settings import DataSettings
 from pixzip.errors import TrainingDataError
@@ -90,7 +91,10 @@ class RandomCrops:
         side = s.crop * (scale := fitting[int(rng.integers(len(fitting)))])
         y, x = int(rng.integers(picture.shape[0] - side + 1)), int(rng.integers(picture.shape[1] - side + 1))
         crop = reduced(picture[y : y + side, x : x + side], scale)
-        return self._coloured(self._turned(as_planes(crop, s.planes), rng), rng)
+        crop = self._turned(as_planes(crop, s.planes), rng)
+        if crop.shape[2] == 3 and (s.grain_share or s.chroma_share):
+            crop = aged(crop, rng, s.grain_share, s.chroma_share)
+        return self._coloured(crop, rng)
 
     def _turned(self, crop: Pixels, rng: np.random.Generator) -> Pixels:
         transpose, up_down, mirror = (bool(bit) for bit in rng.integers(2, size=3))

@@ -17,7 +17,8 @@ class DataSettings:
     Without ``validation`` a share ``validation_share`` of ``train`` is held out, chosen by content.
     ``scales``: a crop is taken s times as large and reduced by box averaging, s drawn from these where the picture is
     large enough: that removes the traces of JPEG. ``planes`` of 0 stands for as many as the network reads.
-    ``orientations``: all eight, mirror (left-right), or none.
+    ``orientations``: all eight, mirror (left-right), or none. ``grain_share`` and ``chroma_share``: noise is added, and
+    chroma is halved, in colour crops (pixzip.data.augment).
     """
 
     train: str = ""
@@ -31,11 +32,13 @@ class DataSettings:
     scales: tuple[int, ...] = (1,)
     gray_share: float = 0.0
     permute_share: float = 0.0
+    grain_share: float = 0.0
+    chroma_share: float = 0.0
     note: str = ""
 
     def __post_init__(self) -> None:
         """Refuse settings that no crop can follow."""
-        for name in ("validation_share", "gray_share", "permute_share"):
+        for name in ("validation_share", "gray_share", "permute_share", "grain_share", "chroma_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"data.{name} {getattr(self, name)}: must be from 0 to 1")
         if self.crop < 1 or self.validation_crop < 1 or self.validation_pictures < 0:
