@@ -19,11 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -31,10 +28,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixzip import codec
+from pixzip.entropy import read_lanes
+from pixzip.jit import jit
 from pixzip.model_file import Model, find_model
-from pixzip.runtime import engines, kernels, network, rows, steps
-from pixzip.runtime.engines import make_product, one_thread
-from pixzip.schedule import number_of_steps
+from pixzip.runtime import pipeline, steps
+from pixzip.runtime.fused import PARTS, Plan, Scratch, make_plan, make_scratch, multiply
+from pixzip.schedule import MAX_TILE, number_of_steps
+
+Spent = NDArray[np.int64]
 
 
 def planes_of(picture: Path) -> NDArray[np.uint8]:
@@ -70,81 +71,65 @@ def measure(picture: Path, model_name: str, engine: str, repeats: int, threads: 
 
 def floor_s(model: Model, engine: str, height: int, width: int, threads: int) -> float:
     """Seconds that the products of a picture take when nothing else is done: all layers at the mean step's width."""
-    mean = height * width // number_of_steps(height, width, model.network.slope)
-    rows = -(-mean // threads)
-    weights = [a for name, a in model.network.arrays.items() if name.endswith(".weight")]
+    steps_s = number_of_steps(height, width, model.network.slope)
+    rows = -(-height * width // (steps_s * threads))
+    plan = make_plan(model.network, engine)
 
     def work(_: int) -> float:
-        products = [make_product(engine, weight, rows) for weight in weights]
+        scratch = make_scratch(plan)
         seconds = []
         for _ in range(200):
             start = time.perf_counter()
-            for product in products:
-                product(rows)
+            all_products(plan, rows, scratch)
             seconds.append(time.perf_counter() - start)
         return statistics.median(seconds)
 
-    with one_thread(engine), ThreadPoolExecutor(threads) as pool:
+    work(0)  # compiles
+    with ThreadPoolExecutor(threads) as pool:
         slowest = max(pool.map(work, range(threads)))
     return slowest * height * width / (rows * threads)
 
 
-#: What a profile tells apart: (part, module, function).
-PARTS = (
-    ("products", engines.Int8Product, "__call__"),
-    ("products", engines.Float32Product, "__call__"),
-    ("gather", network, "_gather"),
-    ("input layer", kernels, "start_stream"),
-    ("residual add", kernels, "add_stream"),
-    ("activations", kernels, "activate"),
-    ("hidden layers", kernels, "rectify"),
-    ("hidden layers", kernels, "rectify_known"),
-    ("LSTM cell", kernels, "lstm_cell"),
-    ("inputs", steps, "block_step_inputs"),
-    ("inputs", rows, "block_row_inputs"),
-    ("predictions", rows, "picture_errors"),
-    ("entropy", steps, "decode_pixels"),
-    ("frequencies", rows, "row_intervals"),
-    ("entropy", codec, "_lanes"),
-)
+@jit
+def all_products(plan: Plan, rows: int, scratch: Scratch) -> None:
+    """Every product of the network once."""
+    for p in range(plan.products.shape[0]):
+        multiply(plan, p, scratch.operands[0], rows, scratch, 0)
 
 
-def profile(picture: Path, model_name: str, engine: str, repeats: int) -> None:
-    """Print the seconds of each part of coding on one thread, and the floor."""
+def profile(picture: Path, model_name: str, engine: str, repeats: int, threads: int) -> None:
+    """Print the seconds of each part of coding, by thread, and the floor."""
     model, planes = find_model(model_name), planes_of(picture)
-    spent: dict[str, float] = defaultdict(float)
+    encoded = codec.encode(model, planes, engine=engine, tile=MAX_TILE)
+    n, c, h, w = planes.shape
 
-    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            start = time.perf_counter()
-            result = function(*arguments)
-            spent[part] += time.perf_counter() - start
-            return result
+    def decode(spent: Spent) -> None:
+        lanes = read_lanes(encoded.tiles[0], encoded.lanes)
+        steps.decode_block(model.network, engine, lanes, (n, h, w), c, None, threads, spent)
 
-        return call
+    def encode(spent: Spent) -> None:
+        found = pipeline.intervals(model.network, engine, planes, c, None, threads, spent)
+        start = time.perf_counter()
+        codec._lanes(*found, n, encoded.lanes, model)
+        entropy_s.append(time.perf_counter() - start)
 
-    encoded = codec.encode(model, planes, engine=engine, threads=1)  # compiles
-    shape, cut = planes.shape, {"tile": encoded.tile, "lanes": encoded.lanes, "engine": engine, "threads": 1}
-    for part, place, name in PARTS:
-        setattr(place, name, timed(part, getattr(place, name)))
-    codings = {
-        "decode": lambda: codec.decode(model, encoded.tiles, shape, **cut),
-        "encode": lambda: codec.encode(model, planes, engine=engine, threads=1),
-    }
-    for label, coding in codings.items():
+    entropy_s: list[float] = []
+    for coding in (decode, encode):
         runs = []
-        for _ in range(repeats):
-            spent.clear()
+        for _ in range(repeats + 1):
+            spent = np.zeros((threads, len(PARTS) + 1), dtype=np.int64)
             start = time.perf_counter()
-            coding()
-            runs.append((time.perf_counter() - start, dict(spent)))
-        whole, parts = sorted(runs, key=lambda run: run[0])[0]
-        print(f"{label} {whole:.3f} s, best of {repeats}, one thread")
-        for part, seconds in sorted(parts.items(), key=lambda item: -item[1]):
-            print(f"    {part:16} {seconds:.3f} s")
-        print(f"    {'Python':16} {whole - sum(parts.values()):.3f} s")
-    for threads in (1, 2):
-        print(f"floor, {threads} threads: {floor_s(model, engine, *shape[2:], threads):.3f} s")
+            coding(spent)
+            runs.append((time.perf_counter() - start, spent[:, :-1]))
+        whole, cycles = min(runs[1:], key=lambda run: run[0])
+        after_s = min(entropy_s, default=0.0)
+        print(f"{coding.__name__} {whole:.3f} s, best of {repeats}, {threads} threads")
+        seconds = cycles * (whole - after_s) / cycles.sum(axis=1).max()
+        for k in np.argsort(-seconds.sum(axis=0)):
+            print(f"    {PARTS[k]:14}" + "".join(f" {s:.3f}" for s in seconds[:, k]) + " s")
+        print(f"    {'lanes':14} {after_s:.3f} s")
+    one_s, all_s = floor_s(model, engine, h, w, 1), floor_s(model, engine, h, w, threads)
+    print(f"floor: {one_s:.3f} s on one thread, {all_s:.3f} s on {threads}")
 
 
 def command_seconds(arguments: list[str], repeats: int) -> float:
@@ -184,7 +169,7 @@ def commands(picture: Path, model: str, repeats: int) -> None:
 def main(picture: Path, model: str, repeats: int, threads: int, engine: str | None, profiled: str | None) -> None:
     """Measure PICTURE with both engines."""
     if profiled is not None:
-        profile(picture, model, profiled, repeats)
+        profile(picture, model, profiled, repeats, threads)
         return
     if engine is not None:
         print(json.dumps(measure(picture, model, engine, repeats, threads)))

@@ -11,13 +11,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.jit import jit
+from pixzip.jit import inner, jit
 from pixzip.runtime.kernels import Acc, Ints, shifted
 
 PRECISION = 24
 SYMBOLS = 256
 MASS = (1 << PRECISION) - SYMBOLS
 LOGITS_PER_NAT = 64
+_GROUP = 16
 
 
 @jit
@@ -59,6 +60,68 @@ def find_symbol(cumulative: NDArray[np.int64], quantile: int) -> int:
         else:
             high = middle
     return low
+
+
+@inner
+def weigh(acc: Acc, addend: Ints, shift: Ints, exp: NDArray[np.int32], weights: NDArray[np.int32]) -> int:
+    """weights (256,): w_0 .. w_255 of one pixel's accumulators; their sum S.
+
+    exp has one entry more than the table, 0, for all differences beyond it.
+    """
+    largest = np.int32(-(1 << 31))
+    for i in range(SYMBOLS):
+        weights[i] = shifted(acc[i], addend[i], shift[i])
+        largest = max(largest, weights[i])
+    beyond = np.int32(exp.shape[0] - 1)
+    for i in range(SYMBOLS):  # differences of two 25-bit numbers
+        weights[i] = min(np.int32(largest - weights[i]), beyond)
+    total = np.int64(0)
+    for i in range(SYMBOLS):
+        weights[i] = exp[weights[i]]
+    for i in range(SYMBOLS):
+        total += np.int64(weights[i])
+    return total
+
+
+@inner
+def sum_before(weights: NDArray[np.int32], symbol: int) -> int:
+    """C_symbol."""
+    before = np.int64(0)
+    for i in range(symbol):
+        before += np.int64(weights[i])
+    return before
+
+
+@inner
+def find_weight(weights: NDArray[np.int32], total: int, quantile: int) -> tuple[int, int]:
+    """(i, C_i) of the symbol i with left_i <= quantile < left_(i+1): first its group of 16, then itself."""
+    symbol, before = 0, np.int64(0)
+    for following in range(_GROUP, SYMBOLS, _GROUP):
+        group = np.int64(0)
+        for i in range(following - _GROUP, following):
+            group += np.int64(weights[i])
+        if not _starts_by(before + group, following, total, quantile):
+            break
+        symbol, before = following, before + group
+    for following in range(symbol + 1, symbol + _GROUP):
+        upto = before + np.int64(weights[following - 1])
+        if not _starts_by(upto, following, total, quantile):
+            break
+        symbol, before = following, upto
+    return symbol, before
+
+
+@inner
+def _starts_by(before: int, symbol: int, total: int, quantile: int) -> bool:
+    """left_symbol <= quantile, without a division: floor(C * M / S) + i <= q  <=>  C * M < (q - i + 1) * S."""
+    return before * MASS < (quantile - symbol + 1) * total
+
+
+@inner
+def weight_interval(weights: NDArray[np.int32], total: int, symbol: int, before: int) -> tuple[int, int]:
+    """(left, f) of a symbol with C_symbol = before."""
+    left = before * MASS // total + symbol
+    return left, (before + np.int64(weights[symbol])) * MASS // total + symbol + 1 - left
 
 
 @jit
