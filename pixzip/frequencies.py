@@ -63,21 +63,21 @@ def find_symbol(cumulative: NDArray[np.int64], quantile: int) -> int:
 
 
 @inner
-def weigh(acc: Acc, addend: Ints, shift: Ints, exp: NDArray[np.int32], weights: NDArray[np.int32]) -> int:
-    """weights (256,): w_0 .. w_255 of one pixel's accumulators; their sum S.
+def weigh(acc: Acc, r: int, addend: Ints, shift: Ints, exp: NDArray[np.int32], weights: NDArray[np.int32]) -> int:
+    """weights (256,): w_0 .. w_255 of row r of accumulators (m, 256); their sum S.
 
     exp has one entry more than the table, 0, for all differences beyond it.
     """
     largest = np.int32(-(1 << 31))
     for i in range(SYMBOLS):
-        weights[i] = shifted(acc[i], addend[i], shift[i])
+        weights[i] = shifted(acc[r, i], addend[i], shift[i])
         largest = max(largest, weights[i])
     beyond = np.int32(exp.shape[0] - 1)
     for i in range(SYMBOLS):  # differences of two 25-bit numbers
         weights[i] = min(np.int32(largest - weights[i]), beyond)
-    total = np.int64(0)
     for i in range(SYMBOLS):
-        weights[i] = exp[weights[i]]
+        weights[i] = exp[np.uint32(weights[i])]
+    total = np.int64(0)
     for i in range(SYMBOLS):
         total += np.int64(weights[i])
     return total
@@ -94,27 +94,28 @@ def sum_before(weights: NDArray[np.int32], symbol: int) -> int:
 
 @inner
 def find_weight(weights: NDArray[np.int32], total: int, quantile: int) -> tuple[int, int]:
-    """(i, C_i) of the symbol i with left_i <= quantile < left_(i+1): first its group of 16, then itself."""
-    symbol, before = 0, np.int64(0)
-    for following in range(_GROUP, SYMBOLS, _GROUP):
-        group = np.int64(0)
-        for i in range(following - _GROUP, following):
-            group += np.int64(weights[i])
-        if not _starts_by(before + group, following, total, quantile):
-            break
-        symbol, before = following, before + group
-    for following in range(symbol + 1, symbol + _GROUP):
-        upto = before + np.int64(weights[following - 1])
-        if not _starts_by(upto, following, total, quantile):
-            break
-        symbol, before = following, upto
-    return symbol, before
+    """(i, C_i) of the symbol i with left_i <= quantile < left_(i+1): first its group of 16, then itself.
 
-
-@inner
-def _starts_by(before: int, symbol: int, total: int, quantile: int) -> bool:
-    """left_symbol <= quantile, without a division: floor(C * M / S) + i <= q  <=>  C * M < (q - i + 1) * S."""
-    return before * MASS < (quantile - symbol + 1) * total
+    left_i <= quantile, without a division: floor(C * M / S) + i <= q  <=>  C * M < (q - i + 1) * S. It holds for all i
+    up to the one wanted, so that counting does instead of branches that nobody can predict.
+    """
+    below, bound, groups, before = np.int64(0), (quantile + 1) * total, 0, np.int64(0)
+    for group in range(SYMBOLS // _GROUP):
+        before = below if below * MASS < bound else before
+        groups += below * MASS < bound
+        size = np.int32(0)  # at most 2^28
+        for i in range(_GROUP):
+            size += weights[group * _GROUP + i]
+        below += np.int64(size)
+        bound -= _GROUP * total
+    first = (groups - 1) * _GROUP
+    below, bound, count, start = before, (quantile - first + 1) * total, 0, before
+    for i in range(first, first + _GROUP):
+        start = below if below * MASS < bound else start
+        count += below * MASS < bound
+        below += np.int64(weights[i])
+        bound -= total
+    return first + count - 1, start
 
 
 @inner

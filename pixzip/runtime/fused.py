@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from pixzip.jit import call, inner, intrinsic
+from pixzip.jit import address, call, inlined, inner, intrinsic
 from pixzip.model_file import Arrays, Network
 from pixzip.runtime import kernels
 from pixzip.runtime.kernels import Acc, Ints
@@ -81,8 +81,9 @@ class Scratch(NamedTuple):
 
     operands: NDArray[np.int8]  # (2, rows * most inputs): what a product reads; the second for hidden layers
     sums: Any  # (3, rows * most inputs or outputs): accumulators of two products, and their operand as float32
-    words: NDArray[np.int32]  # gates of a cell, weights of a row
+    words: NDArray[np.int32]  # (2, space for the gates of a cell, or for the weights of a row)
     stream: NDArray[np.int16]  # (CHUNK, t)
+    bases: NDArray[np.int64]  # (5,), of Where
     spent: NDArray[np.int64]  # cycles by part; last, when the last part ended
 
 
@@ -158,8 +159,9 @@ def make_scratch(plan: Plan, spent: NDArray[np.int64] | None = None) -> Scratch:
     return Scratch(
         np.zeros((2, rows * inputs + _BEYOND), dtype=np.int8),
         np.zeros((3, rows * max(inputs, width)), dtype=dtype),
-        np.zeros(2 * int(plan.products[:, _OUTPUTS].max()) + 256, dtype=np.int32),
-        np.zeros((CHUNK, int(plan.products[0, _OUTPUTS])), dtype=np.int16),
+        np.zeros((2, max(256, int(plan.products[:, _OUTPUTS].max()))), dtype=np.int32),
+        np.zeros((CHUNK, channels(plan)), dtype=np.int16),
+        np.zeros(len(TAPS), dtype=np.int64),
         np.zeros(len(PARTS) + 1, dtype=np.int64) if spent is None else spent,
     )
 
@@ -221,7 +223,7 @@ def _gather(map: NDArray[np.int8], where: Where, first: int, last: int, source: 
     A copy that goes beyond its tap is written over by the next one; behind source there is room for the last.
     """
     width = map.shape[1]
-    target, start = source.ctypes.data, map.ctypes.data
+    target, start = address(source), address(map)
     for r in range(where.own.shape[0]):
         for j in range(first, last):
             place = where.bases[j] + (where.above[r] if j < 3 else where.own[r])
@@ -229,7 +231,7 @@ def _gather(map: NDArray[np.int8], where: Where, first: int, last: int, source: 
             target += width
 
 
-@inner
+@inlined
 def multiply(plan: Plan, p: int, source: NDArray[np.int8], rows: int, scratch: Scratch, space: int) -> Acc:
     """Product p of the first rows of source: accumulators (rows, padded outputs), in scratch.sums[space]."""
     parts = plan.products[p]
@@ -239,21 +241,21 @@ def multiply(plan: Plan, p: int, source: NDArray[np.int8], rows: int, scratch: S
     return acc
 
 
-@inner
+@inlined
 def operand(plan: Plan, p: int, rows: int, space: NDArray[np.int8]) -> NDArray[np.int8]:
     """The input of product p in space: (rows, inputs)."""
     inputs = plan.products[p, _INPUTS]
     return space[: rows * inputs].reshape(rows, inputs)
 
 
-@inner
+@inlined
 def numbers(plan: Plan, p: int, part: int) -> Ints:
     """Addends, right or left shifts of product p: (outputs,)."""
     start = plan.products[p, part]
     return plan.numbers[start : start + plan.products[p, _OUTPUTS]]
 
 
-@inner
+@inlined
 def table(plan: Plan, which: int) -> Ints:
     """A table of the model."""
     return plan.numbers[plan.places[which] : plan.places[which + 1]]
@@ -272,7 +274,7 @@ def block(plan: Plan, b: int, x: NDArray[np.int16], where: Where, maps: Maps, sc
     """Run block b on the stream x (m, t) of m positions; their activations, states and cells are written to maps."""
     shift, map = plan.blocks[b, _RIGHT], maps.activations[b]
     for r in range(x.shape[0]):
-        kernels.activate_row(x[r], shift, map[where.bases[CENTRE] + where.own[r]])
+        kernels.activate_row(x, r, shift, map, where.bases[CENTRE] + where.own[r])
     lap(scratch.spent, ACTIVATIONS)
     p = plan.blocks[b, _FIRST]
     if plan.blocks[b, _KIND] == _CONV:
@@ -320,11 +322,11 @@ def _lstm(
     is_left, ss_left = numbers(plan, p, _LEFT), numbers(plan, p + 1, _LEFT)
     sigmoid, tanh = table(plan, _SIGMOID), table(plan, _TANH)
     up = operand(plan, p + 2, m, scratch.operands[1])
+    gates, arguments = scratch.words[0], scratch.words[1]
     for r in range(m):
-        own = where.bases[CENTRE] + where.own[r]
-        above = cells[where.bases[1] + where.above[r]]
-        sums = (acc_is[r], acc_ss[r])
-        kernels.lstm_row(*sums, addend, is_left, ss_left, shift, sigmoid, tanh, above, cells[own], up[r], scratch.words)
+        own, above = where.bases[CENTRE] + where.own[r], where.bases[1] + where.above[r]
+        rounding = (addend, is_left, ss_left, shift, sigmoid, tanh)
+        kernels.lstm_row(acc_is, acc_ss, r, *rounding, cells, above, cells, own, up, gates, arguments)
         for j in range(up.shape[1]):
             states[own, j] = up[r, j]
     lap(scratch.spent, CELL)
@@ -336,7 +338,7 @@ def features(plan: Plan, x: NDArray[np.int16], out: NDArray[np.int8]) -> None:
     kernels.activate(x, plan.places[_FEATURE], out)
 
 
-@inner
+@inlined
 def logits(plan: Plan, colour: int, features: NDArray[np.int8], errors: NDArray[np.int16], scratch: Scratch) -> Acc:
     """Last product of a colour head before bias and shift: (m, 256).
 
@@ -355,14 +357,14 @@ def logits(plan: Plan, colour: int, features: NDArray[np.int8], errors: NDArray[
     return multiply(plan, p + 1, scratch.operands[1], m, scratch, 0)
 
 
-@inner
+@inlined
 def logit_rounding(plan: Plan, colour: int) -> tuple[Ints, Ints, Ints]:
     """Addend and right shift (256,) of a head's last product, and the table of exp with a 0 behind."""
     p = plan.places[_HEAD] + 2 * colour + 1
     return numbers(plan, p, _ADDEND), numbers(plan, p, _SHIFT), table(plan, _EXP)
 
 
-@inner
+@inlined
 def row_space(scratch: Scratch) -> NDArray[np.int32]:
     """Space for the 256 weights of a row."""
-    return scratch.words[len(scratch.words) - 256 :]
+    return scratch.words[0]

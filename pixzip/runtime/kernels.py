@@ -60,19 +60,19 @@ def add_stream(acc: Acc, addend: Ints, shift: Ints, x: NDArray[np.int16]) -> Non
 
 
 @inner
-def activate_row(x: NDArray[np.int16], shift: int, out: NDArray[np.int8]) -> None:
-    """out = sat8(x >> shift) for one position: x, out (t,)."""
+def activate_row(x: NDArray[np.int16], r: int, shift: int, out: NDArray[np.int8], to: int) -> None:
+    """out[to] = sat8(x[r] >> shift). Rows are given by number: numba's slices keep loops from running in vectors."""
     h = half(shift)
-    for j in range(out.shape[0]):
-        v = shifted(x[j], h, np.int32(shift))
-        out[j] = min(max(v, np.int32(-127)), np.int32(127))
+    for j in range(out.shape[1]):
+        v = shifted(x[r, j], h, np.int32(shift))
+        out[to, j] = min(max(v, np.int32(-127)), np.int32(127))
 
 
 @jit
 def activate(x: NDArray[np.int16], shift: int, out: NDArray[np.int8]) -> None:
     """out = sat8(x >> shift). x, out (m, t)."""
     for r in range(out.shape[0]):
-        activate_row(x[r], shift, out[r])
+        activate_row(x, r, shift, out, r)
 
 
 @inner
@@ -123,6 +123,7 @@ def _index(v: int, addend: int, shift: int) -> int:
 def lstm_row(
     acc_is: Acc,
     acc_ss: Acc,
+    r: int,
     addend: Ints,
     is_left: Ints,
     ss_left: Ints,
@@ -130,34 +131,37 @@ def lstm_row(
     sigmoid: NDArray[np.int16],
     tanh: NDArray[np.int16],
     cell_above: NDArray[np.int32],
+    above: int,
     cell: NDArray[np.int32],
+    to: int,
     state: NDArray[np.int8],
     gates: Ints,
+    arguments: Ints,
 ) -> None:
-    """lstm_cell for one position: acc (4k), cells and state (k,); gates (at least 6k) is space.
+    """lstm_cell for row r of acc and state, row ``above`` of cell_above and row ``to`` of cell.
 
     Arithmetic and table look-ups take turns, each in a loop of its own: only so the arithmetic is done in vectors.
+    gates (at least 4k) and arguments (at least k) are space: two, since loops that read and write one array are not.
     """
-    k = state.shape[0]
+    k = state.shape[1]
     for n in range(4 * k):
-        v = (np.int32(acc_is[n]) << (is_left[n] & 31)) + (np.int32(acc_ss[n]) << (ss_left[n] & 31))
+        v = (np.int32(acc_is[r, n]) << (is_left[n] & 31)) + (np.int32(acc_ss[r, n]) << (ss_left[n] & 31))
         gates[n] = _index(np.int32(v), addend[n], shift[n])
     for n in range(3 * k):
-        gates[n] = sigmoid[gates[n]]
+        gates[n] = sigmoid[np.uint32(gates[n])]
     for n in range(3 * k, 4 * k):
-        gates[n] = tanh[gates[n]]
+        gates[n] = tanh[np.uint32(gates[n])]
     for j in range(k):
-        c = np.int32(gates[k + j] * cell_above[j]) + np.int32(gates[2 * k + j] * gates[3 * k + j])
+        c = np.int32(gates[k + j] * cell_above[above, j]) + np.int32(gates[2 * k + j] * gates[3 * k + j])
         c = np.int32(np.int32(c + half(GATE)) >> GATE)
         c = min(max(c, np.int32(-CELL_LIMIT)), np.int32(CELL_LIMIT))
-        gates[4 * k + j] = c
-        gates[5 * k + j] = _index(c, half(INDEX_SHIFT), np.int32(INDEX_SHIFT))
+        cell[to, j] = c
+        arguments[j] = _index(c, half(INDEX_SHIFT), np.int32(INDEX_SHIFT))
     for j in range(k):
-        cell[j] = gates[4 * k + j]
-        gates[5 * k + j] = tanh[gates[5 * k + j]]
+        arguments[j] = tanh[np.uint32(arguments[j])]
     for j in range(k):
-        s = np.int32(np.int32(np.int32(gates[j] * gates[5 * k + j]) + half(STATE_SHIFT)) >> STATE_SHIFT)
-        state[j] = min(max(s, np.int32(-127)), np.int32(127))
+        s = np.int32(np.int32(np.int32(gates[j] * arguments[j]) + half(STATE_SHIFT)) >> STATE_SHIFT)
+        state[r, j] = min(max(s, np.int32(-127)), np.int32(127))
 
 
 @jit
@@ -179,19 +183,7 @@ def lstm_cell(
     Both products are brought to the finer of their grids, so that their sum is exact: each is below 2^24 and shifted by
     at most 5.
     """
-    gates = np.empty(6 * state.shape[1], dtype=np.int32)
+    gates, arguments = np.empty(4 * state.shape[1], dtype=np.int32), np.empty(state.shape[1], dtype=np.int32)
     for r in range(state.shape[0]):
-        lstm_row(
-            acc_is[r],
-            acc_ss[r],
-            addend,
-            is_left,
-            ss_left,
-            shift,
-            sigmoid,
-            tanh,
-            cell_above[r],
-            cell[r],
-            state[r],
-            gates,
-        )
+        args = (r, addend, is_left, ss_left, shift, sigmoid, tanh)
+        lstm_row(acc_is, acc_ss, *args, cell_above, r, cell, r, state, gates, arguments)

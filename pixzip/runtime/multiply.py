@@ -21,7 +21,7 @@ from numba import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from pixzip.jit import call, inner, intrinsic
+from pixzip.jit import address, call, inner, intrinsic
 
 _FEATURES: dict[str, bool] = dict(llvmlite.binding.get_host_cpu_features())
 _WIDE = all(_FEATURES.get(f, False) for f in ("avx512f", "avx512vl", "avx512bw", "avx512vnni"))
@@ -91,20 +91,20 @@ def _write_tile(module: Any, rows: int, real: bool) -> Any:
     def constant(value: int) -> Any:
         return ir.Constant(_LONG, value)
 
-    def address(base: Any, offset: Any, kind: Any) -> Any:
+    def pointer(base: Any, offset: Any, kind: Any) -> Any:
         return builder.inttoptr(builder.add(base, offset), kind.as_pointer())
 
-    starts = [builder.load(address(w, constant(j * size), vector), align=4) for j in range(2)]
+    starts = [builder.load(pointer(w, constant(j * size), vector), align=4) for j in range(2)]
     builder.branch(loop)
     builder.position_at_end(loop)
     k = builder.phi(_LONG)
     totals = [[builder.phi(vector) for _ in starts] for _ in range(rows)]
     here = builder.add(w, builder.mul(builder.add(k, constant(1)), constant(2 * size)))
-    weights = [builder.load(address(here, constant(j * size), vector), align=4) for j in range(2)]
+    weights = [builder.load(pointer(here, constant(j * size), vector), align=4) for j in range(2)]
     sums = []
     for r in range(rows):
         at = builder.add(builder.mul(a_stride, constant(r)), builder.mul(k, constant(4)))
-        one = builder.load(address(a, at, element), align=1)
+        one = builder.load(pointer(a, at, element), align=1)
         if not real:  # 128 more in each byte
             one = builder.xor(one, ir.Constant(_WORD, 0x80808080))
         first = builder.insert_element(ir.Constant(vector, ir.Undefined), one, ir.Constant(_WORD, 0))
@@ -124,7 +124,7 @@ def _write_tile(module: Any, rows: int, real: bool) -> Any:
     for r in range(rows):
         row = builder.add(out, builder.mul(out_stride, constant(r)))
         for j in range(2):
-            builder.store(sums[r][j], address(row, constant(j * size), vector), align=4)
+            builder.store(sums[r][j], pointer(row, constant(j * size), vector), align=4)
     builder.ret_void()
     return function
 
@@ -151,7 +151,7 @@ _float32_tile, _float32_few = _tile(_ROWS, True), _tile(_FEW_ROWS, True)
 def _int8_product(
     source: NDArray[np.int8], weights: NDArray[np.int8], rows: int, inputs: int, real: Any, acc: NDArray[np.int32]
 ) -> None:
-    a, w, out = source.ctypes.data, weights.ctypes.data, acc.ctypes.data
+    a, w, out = address(source), address(weights), address(acc)
     depth, width = inputs // 4, acc.shape[1]
     for j in range(0, width, BLOCK):
         r = 0
@@ -176,7 +176,7 @@ def _float32_product(
     values = source.reshape(-1)
     for i in range(rows * inputs):
         real[i] = values[i]
-    a, w, out = real.ctypes.data, weights.ctypes.data, acc.ctypes.data
+    a, w, out = address(real), address(weights), address(acc)
     width = acc.shape[1]
     for j in range(0, width, BLOCK):
         r = 0

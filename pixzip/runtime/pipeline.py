@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pixzip.frame import pixel_inputs, predict
 from pixzip.frequencies import sum_before, weigh, weight_interval
-from pixzip.jit import inner, jit
+from pixzip.jit import entry, inner
 from pixzip.model_file import Network
 from pixzip.runtime import fused
 from pixzip.runtime.fused import CHUNK, Maps, Plan, Scratch, Where, lap
@@ -74,11 +74,11 @@ def _write_intervals(
     """Intervals of the true symbols (errors mod 256) of m pixels: acc (m, 256); errors, left, frequency (m,)."""
     for r in range(errors.shape[0]):
         symbol = np.int64(errors[r]) & 255
-        total = weigh(acc[r], addend, shift, exp, weights)
+        total = weigh(acc, r, addend, shift, exp, weights)
         left[r], frequency[r] = weight_interval(weights, total, symbol, sum_before(weights, symbol))
 
 
-@jit
+@entry
 def encode_row(
     plan: Plan,
     picture: Picture,
@@ -108,7 +108,7 @@ def encode_row(
             pixel_inputs(picture.planes[r % n], picture.errors[r % n], y, r // n, inputs[r - a])
         lap(scratch.spent, fused.INPUTS)
         fused.start(plan, scratch, row.stream[a:b])
-    bases = np.empty(len(taps), dtype=np.int64)
+    bases = scratch.bases
     for j in range(len(taps)):
         bases[j] = (y + taps[j, 0] & 1) * (m + 2 * n) + (taps[j, 1] + 1) * n
     for k in range(blocks):

@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from pixzip.jit import call, inner, intrinsic
+from pixzip.jit import address, call, inner, intrinsic
 
 Counters = NDArray[np.int64]
 _SPINS = 4000  # of tens of cycles each
@@ -32,7 +32,7 @@ def counters(count: int) -> Counters:
 
 
 @intrinsic
-def _load(typing: Any, address: Any) -> Any:
+def _load(typing: Any, where: Any) -> Any:
     """The int64 at an address; what its writer wrote before it is seen by reads after this one."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -43,7 +43,7 @@ def _load(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
-def _raise(typing: Any, address: Any, value: Any) -> Any:
+def _raise(typing: Any, where: Any, value: Any) -> Any:
     """The int64 at an address becomes at least value, after all writes before it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -81,9 +81,9 @@ def _pause(typing: Any) -> Any:
 @inner
 def wait_for(counters: Counters, which: int, value: int) -> None:
     """Return when this counter is at least value."""
-    address = counters.ctypes.data + 64 * which
+    here = address(counters) + 64 * which
     spins = 0
-    while _load(address) < value:
+    while _load(here) < value:
         spins += 1
         if spins > _SPINS:
             _sleep()
@@ -94,7 +94,7 @@ def wait_for(counters: Counters, which: int, value: int) -> None:
 @inner
 def advance(counters: Counters, which: int, value: int) -> None:
     """Raise a counter to value, after everything this thread has written."""
-    _raise(counters.ctypes.data + 64 * which, value)
+    _raise(address(counters) + 64 * which, value)
 
 
 def given_up(done: Counters) -> bool:

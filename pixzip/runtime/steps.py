@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pixzip.entropy import Lanes, quantile_of, take
 from pixzip.frame import pixel_inputs, predict
 from pixzip.frequencies import find_weight, weigh, weight_interval
-from pixzip.jit import inner, jit
+from pixzip.jit import entry, inner
 from pixzip.model_file import Network
 from pixzip.runtime import fused
 from pixzip.runtime.fused import CHUNK, Maps, Plan, Scratch, Where, lap
@@ -151,7 +151,7 @@ def _decode(
     for r in range(at.shape[0]):
         y, i = at[r, _Y], at[r, _PICTURE]
         lane, x = (y * n + i) % lanes, step - slope * y
-        total = weigh(acc[r], addend, shift, exp, weights)
+        total = weigh(acc, r, addend, shift, exp, weights)
         symbol, before = find_weight(weights, total, quantile_of(block.state, lane))
         left, frequency = weight_interval(weights, total, symbol, before)
         take(left, frequency, lane, block.state, block.words, block.start, block.stop)
@@ -171,7 +171,7 @@ def _repeat_gray(planes: NDArray[np.uint8], at: NDArray[np.int64], step: int, sl
             planes[i, colour, y, step - slope * y] = planes[i, 0, y, step - slope * y]
 
 
-@jit
+@entry
 def decode_steps(
     plan: Plan,
     block: Block,
@@ -190,7 +190,7 @@ def decode_steps(
 ) -> None:
     """One thread's share of steps first .. last - 1; taps (5, 2) are the (dy, dx) that fused.TAPS lists."""
     n, _, height, width = block.planes.shape
-    bases, places = np.empty(len(taps), dtype=np.int64), maps.activations.shape[1] // _DEPTH
+    bases, places = scratch.bases, maps.activations.shape[1] // _DEPTH
     weights = fused.row_space(scratch)
     lap(scratch.spent, fused.REST)
     for step in range(first, last):
