@@ -1,6 +1,10 @@
 """One photograph → seconds and peak memory of encoding and decoding, by engine, and start-up times.
 
     python bench/speed.py PICTURE [--model NAME] [--repeats N]
+    python bench/speed.py PICTURE --profile int8
+
+The second prints the time of each part of decoding and encoding, and the floor: the network's products alone, at the
+mean width of a decoder's step, each layer's own shape, on as many threads.
 
 Each engine runs in its own process (so that peak memory is its own): once to warm caches, then --repeats times; medians
 are printed. Verified before timed.
@@ -15,22 +19,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pixzip import codec
+from pixzip.entropy import read_lanes
+from pixzip.jit import jit
+from pixzip.model_file import Model, find_model
+from pixzip.runtime import pipeline, steps
+from pixzip.runtime.fused import PARTS, Plan, Scratch, make_plan, make_scratch, multiply
+from pixzip.schedule import MAX_TILE, number_of_steps
+
+Spent = NDArray[np.int64]
+
+
+def planes_of(picture: Path) -> NDArray[np.uint8]:
+    """Pixels (1, 3, h, w) of an image file."""
+    with Image.open(picture) as image:
+        return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))[None]
 
 
 def measure(picture: Path, model_name: str, engine: str, repeats: int, threads: int) -> dict[str, float]:
     """Run in the child process: medians of encode and decode seconds, peak resident MiB."""
-    from PIL import Image
-
-    from pixzip import codec
-    from pixzip.model_file import find_model
-
-    model = find_model(model_name)
-    with Image.open(picture) as image:
-        planes = np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))[None]
+    model, planes = find_model(model_name), planes_of(picture)
     encode_s, decode_s = [], []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -53,6 +69,69 @@ def measure(picture: Path, model_name: str, engine: str, repeats: int, threads: 
     }
 
 
+def floor_s(model: Model, engine: str, height: int, width: int, threads: int) -> float:
+    """Seconds that the products of a picture take when nothing else is done: all layers at the mean step's width."""
+    steps_s = number_of_steps(height, width, model.network.slope)
+    rows = -(-height * width // (steps_s * threads))
+    plan = make_plan(model.network, engine)
+
+    def work(_: int) -> float:
+        scratch = make_scratch(plan)
+        seconds = []
+        for _ in range(200):
+            start = time.perf_counter()
+            all_products(plan, rows, scratch)
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds)
+
+    work(0)  # compiles
+    with ThreadPoolExecutor(threads) as pool:
+        slowest = max(pool.map(work, range(threads)))
+    return slowest * height * width / (rows * threads)
+
+
+@jit
+def all_products(plan: Plan, rows: int, scratch: Scratch) -> None:
+    """Every product of the network once."""
+    for p in range(plan.products.shape[0]):
+        multiply(plan, p, scratch.operands[0], rows, scratch, 0)
+
+
+def profile(picture: Path, model_name: str, engine: str, repeats: int, threads: int) -> None:
+    """Print the seconds of each part of coding, by thread, and the floor."""
+    model, planes = find_model(model_name), planes_of(picture)
+    encoded = codec.encode(model, planes, engine=engine, tile=MAX_TILE)
+    n, c, h, w = planes.shape
+
+    def decode(spent: Spent) -> None:
+        lanes = read_lanes(encoded.tiles[0], encoded.lanes)
+        steps.decode_block(model.network, engine, lanes, (n, h, w), c, None, threads, spent)
+
+    def encode(spent: Spent) -> None:
+        found = pipeline.intervals(model.network, engine, planes, c, None, threads, spent)
+        start = time.perf_counter()
+        codec._lanes(*found, n, encoded.lanes, model)
+        entropy_s.append(time.perf_counter() - start)
+
+    entropy_s: list[float] = []
+    for coding in (decode, encode):
+        runs = []
+        for _ in range(repeats + 1):
+            spent = np.zeros((threads, len(PARTS) + 1), dtype=np.int64)
+            start = time.perf_counter()
+            coding(spent)
+            runs.append((time.perf_counter() - start, spent[:, :-1]))
+        whole, cycles = min(runs[1:], key=lambda run: run[0])
+        after_s = min(entropy_s, default=0.0)
+        print(f"{coding.__name__} {whole:.3f} s, best of {repeats}, {threads} threads")
+        seconds = cycles * (whole - after_s) / cycles.sum(axis=1).max()
+        for k in np.argsort(-seconds.sum(axis=0)):
+            print(f"    {PARTS[k]:14}" + "".join(f" {s:.3f}" for s in seconds[:, k]) + " s")
+        print(f"    {'lanes':14} {after_s:.3f} s")
+    one_s, all_s = floor_s(model, engine, h, w, 1), floor_s(model, engine, h, w, threads)
+    print(f"floor: {one_s:.3f} s on one thread, {all_s:.3f} s on {threads}")
+
+
 def command_seconds(arguments: list[str], repeats: int) -> float:
     """Median wall seconds of a whole pixzip command."""
     seconds = []
@@ -65,8 +144,6 @@ def command_seconds(arguments: list[str], repeats: int) -> float:
 
 def commands(picture: Path, model: str, repeats: int) -> None:
     """Time --help, and compress and decompress of the picture and of its 64×64 corner."""
-    from PIL import Image
-
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "small.png"
         with Image.open(picture) as image:
@@ -88,8 +165,12 @@ def commands(picture: Path, model: str, repeats: int) -> None:
 @click.option("--repeats", default=5)
 @click.option("--threads", default=2)
 @click.option("--engine", default=None, help="Measure one engine in this process and print JSON.")
-def main(picture: Path, model: str, repeats: int, threads: int, engine: str | None) -> None:
+@click.option("--profile", "profiled", default=None, help="Print the time of each part with this engine.")
+def main(picture: Path, model: str, repeats: int, threads: int, engine: str | None, profiled: str | None) -> None:
     """Measure PICTURE with both engines."""
+    if profiled is not None:
+        profile(picture, model, profiled, repeats, threads)
+        return
     if engine is not None:
         print(json.dumps(measure(picture, model, engine, repeats, threads)))
         return

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pixzip.entropy import encode_words, lane_lengths, lane_order, lane_payload, read_lanes
 from pixzip.errors import FormatError, UsageError
 from pixzip.model_file import Model
-from pixzip.runtime.engines import choose_engine, one_thread
-from pixzip.runtime.rows import intervals
+from pixzip.runtime.engines import choose_engine
+from pixzip.runtime.pipeline import intervals
 from pixzip.runtime.steps import decode_block
 from pixzip.schedule import MAX_LANES, MAX_TILE, Tile, default_lanes, tiles_of
 
@@ -58,19 +58,16 @@ class _Share:
         return update
 
 
-def _shapes(model: Model) -> list[tuple[int, int]]:
-    """(outputs, inputs) of all the network's products."""
-    return [(a.shape[0], a.shape[1]) for name, a in model.network.arrays.items() if name.endswith(".weight")]
+def _run(work: Callable[[int, int], object], count: int, threads: int | None) -> list[object]:
+    """Run work(0, n), ..., work(count - 1, n), where n is the number of threads that each may use.
 
-
-def _run(work: Callable[[int], object], count: int, engine: str, threads: int | None) -> list[object]:
-    """Run work(0), ..., work(count - 1), this many tiles side by side."""
-    workers = min(threads or os.cpu_count() or 1, count)
-    with one_thread(engine):
-        if workers == 1:
-            return [work(i) for i in range(count)]
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(work, range(count)))
+    Many tiles run side by side, which needs no waiting; few tiles one after another, each on all threads.
+    """
+    threads = threads or os.cpu_count() or 1
+    if threads == 1 or count < 4 * threads:
+        return [work(i, threads) for i in range(count)]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda i: work(i, 1), range(count)))
 
 
 def encode(
@@ -95,20 +92,20 @@ def encode(
     tiles = tiles_of(n, height, width, tile)
     first = tiles[0]
     lanes = lanes or default_lanes((first.last - first.first) * first.h * first.w)
-    engine = choose_engine(engine, _shapes(model), min(width, tile), pixels.size // channels)
+    engine = choose_engine(engine)
     share = _Share(tiles, progress)
 
-    def work(index: int) -> tuple[bytes, float]:
+    def work(index: int, threads: int) -> tuple[bytes, float]:
         t = tiles[index]
         cut = pixels[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w]
-        return _encode_tile(model, cut, lanes, engine, share.of(index))
+        return _encode_tile(model, cut, lanes, engine, threads, share.of(index))
 
-    made = [m for m in _run(work, len(tiles), engine, threads) if isinstance(m, tuple)]
+    made = [m for m in _run(work, len(tiles), threads) if isinstance(m, tuple)]
     return Encoded(tuple(m[0] for m in made), tile, lanes, sum(m[1] for m in made))
 
 
 def _encode_tile(
-    model: Model, cut: NDArray[np.uint8], lanes: int, engine: str, progress: Progress | None
+    model: Model, cut: NDArray[np.uint8], lanes: int, engine: str, threads: int, progress: Progress | None
 ) -> tuple[bytes, float]:
     """Payload and row bits of one tile or block."""
     n, colours, height, width = cut.shape
@@ -118,7 +115,7 @@ def _encode_tile(
     group = max(1, _ENCODE_ROWS // width)
     for i in range(0, n, group):
         some = planes[i : i + group]
-        part = intervals(model.network, engine, some, colours, progress if n <= group else None)
+        part = intervals(model.network, engine, some, colours, progress if n <= group else None, threads)
         shape = (height, colours, width, len(some))
         left[..., i : i + group], frequency[..., i : i + group] = part[0].reshape(shape), part[1].reshape(shape)
     row_bits = 24.0 * frequency.size - float(np.log2(frequency, dtype=np.float64).sum())
@@ -157,15 +154,15 @@ def decode(
     cuts = tiles_of(n, height, width, tile)
     if len(cuts) != len(tiles):
         raise FormatError(f"{len(tiles)} tiles, a picture of this size has {len(cuts)}")
-    engine = choose_engine(engine, _shapes(model), min(height, (width + 1) // 2, tile), n * height * width)
+    engine = choose_engine(engine)
     out = np.empty(shape, dtype=np.uint8)
     share = _Share(cuts, progress)
 
-    def work(index: int) -> None:
+    def work(index: int, threads: int) -> None:
         t = cuts[index]
-        size = (t.last - t.first, t.h, t.w)
-        planes = decode_block(model.network, engine, read_lanes(tiles[index], lanes), size, channels, share.of(index))
+        size, streams = (t.last - t.first, t.h, t.w), read_lanes(tiles[index], lanes)
+        planes = decode_block(model.network, engine, streams, size, channels, share.of(index), threads)
         out[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] = planes[:, :channels]
 
-    _run(work, len(cuts), engine, threads)
+    _run(work, len(cuts), threads)
     return out

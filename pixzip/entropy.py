@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pixzip.errors import FormatError
 from pixzip.frequencies import PRECISION, find_symbol, interval
-from pixzip.jit import jit
+from pixzip.jit import inner, jit
 from pixzip.schedule import first_row, last_row
 
 _TOTAL = 1 << PRECISION
@@ -126,6 +126,32 @@ def read_lanes(payload: bytes, lanes: int) -> Lanes:
     return Lanes(state, words, start, stop)
 
 
+@inner
+def quantile_of(state: NDArray[np.uint64], lane: int) -> int:
+    """Where in 2^24 the next symbol of a lane lies."""
+    return np.int64(state[lane] & np.uint64(_TOTAL - 1))
+
+
+@inner
+def take(
+    left: int,
+    frequency: int,
+    lane: int,
+    state: NDArray[np.uint64],
+    words: NDArray[np.uint32],
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+) -> None:
+    """Remove the symbol that owns [left, left + frequency), where the lane's quantile lies."""
+    s = state[lane]
+    offset = np.uint64(np.int64(s & np.uint64(_TOTAL - 1)) - left)
+    s = (s >> np.uint64(PRECISION)) * np.uint64(frequency) + offset
+    if s < np.uint64(1 << 32) and stop[lane] > start[lane]:
+        stop[lane] -= 1
+        s = (s << np.uint64(32)) | np.uint64(words[stop[lane]])
+    state[lane] = s
+
+
 @jit
 def pop(
     cumulative: NDArray[np.int64],
@@ -136,15 +162,9 @@ def pop(
     stop: NDArray[np.int64],
 ) -> int:
     """Decode one symbol of a lane with the row that these cumulative weights (257,) define."""
-    s = state[lane]
-    quantile = np.int64(s & np.uint64(_TOTAL - 1))
-    symbol = find_symbol(cumulative, quantile)
+    symbol = find_symbol(cumulative, quantile_of(state, lane))
     left, frequency = interval(cumulative, symbol)
-    s = (s >> np.uint64(PRECISION)) * np.uint64(frequency) + np.uint64(quantile - left)
-    if s < np.uint64(1 << 32) and stop[lane] > start[lane]:
-        stop[lane] -= 1
-        s = (s << np.uint64(32)) | np.uint64(words[stop[lane]])
-    state[lane] = s
+    take(left, frequency, lane, state, words, start, stop)
     return symbol
 
 

@@ -11,13 +11,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.jit import jit
+from pixzip.jit import inner, jit
 from pixzip.runtime.kernels import Acc, Ints, shifted
 
 PRECISION = 24
 SYMBOLS = 256
 MASS = (1 << PRECISION) - SYMBOLS
 LOGITS_PER_NAT = 64
+_GROUP = 16
 
 
 @jit
@@ -59,6 +60,69 @@ def find_symbol(cumulative: NDArray[np.int64], quantile: int) -> int:
         else:
             high = middle
     return low
+
+
+@inner
+def weigh(acc: Acc, r: int, addend: Ints, shift: Ints, exp: NDArray[np.int32], weights: NDArray[np.int32]) -> int:
+    """weights (256,): w_0 .. w_255 of row r of accumulators (m, 256); their sum S.
+
+    exp has one entry more than the table, 0, for all differences beyond it.
+    """
+    largest = np.int32(-(1 << 31))
+    for i in range(SYMBOLS):
+        weights[i] = shifted(acc[r, i], addend[i], shift[i])
+        largest = max(largest, weights[i])
+    beyond = np.int32(exp.shape[0] - 1)
+    for i in range(SYMBOLS):  # differences of two 25-bit numbers
+        weights[i] = min(np.int32(largest - weights[i]), beyond)
+    for i in range(SYMBOLS):
+        weights[i] = exp[np.uint32(weights[i])]
+    total = np.int64(0)
+    for i in range(SYMBOLS):
+        total += np.int64(weights[i])
+    return total
+
+
+@inner
+def sum_before(weights: NDArray[np.int32], symbol: int) -> int:
+    """C_symbol."""
+    before = np.int64(0)
+    for i in range(symbol):
+        before += np.int64(weights[i])
+    return before
+
+
+@inner
+def find_weight(weights: NDArray[np.int32], total: int, quantile: int) -> tuple[int, int]:
+    """(i, C_i) of the symbol i with left_i <= quantile < left_(i+1): first its group of 16, then itself.
+
+    left_i <= quantile, without a division: floor(C * M / S) + i <= q  <=>  C * M < (q - i + 1) * S. It holds for all i
+    up to the one wanted, so that counting does instead of branches that nobody can predict.
+    """
+    below, bound, groups, before = np.int64(0), (quantile + 1) * total, 0, np.int64(0)
+    for group in range(SYMBOLS // _GROUP):
+        before = below if below * MASS < bound else before
+        groups += below * MASS < bound
+        size = np.int32(0)  # at most 2^28
+        for i in range(_GROUP):
+            size += weights[group * _GROUP + i]
+        below += np.int64(size)
+        bound -= _GROUP * total
+    first = (groups - 1) * _GROUP
+    below, bound, count, start = before, (quantile - first + 1) * total, 0, before
+    for i in range(first, first + _GROUP):
+        start = below if below * MASS < bound else start
+        count += below * MASS < bound
+        below += np.int64(weights[i])
+        bound -= total
+    return first + count - 1, start
+
+
+@inner
+def weight_interval(weights: NDArray[np.int32], total: int, symbol: int, before: int) -> tuple[int, int]:
+    """(left, f) of a symbol with C_symbol = before."""
+    left = before * MASS // total + symbol
+    return left, (before + np.int64(weights[symbol])) * MASS // total + symbol + 1 - left
 
 
 @jit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
-import importlib.util
 import io
 import os
 import subprocess
@@ -25,6 +24,7 @@ from pixzip import FormatError, LimitError, ModelError, ModelNotFoundError, Pixe
 from pixzip.container import Coding, Container, Header, checksum, read_container, write_container
 from pixzip.image import Picture, from_array
 from pixzip.model_file import shipped_models
+from pixzip.runtime.multiply import HAS_INT8
 from pixzip.stored import store
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +32,7 @@ CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 1}
 KINDS = [(mode, 8) for mode in CHANNELS] + [(mode, 16) for mode in CHANNELS if mode != "P"]
 KINDS += [("L", 1), ("L", 2), ("L", 4), ("P", 1), ("P", 2), ("P", 4)]
 
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+needs_vnni = pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions")
 needs_default = pytest.mark.skipif(
     "default" not in [info.name for info in shipped_models()], reason="no default model is shipped"
 )
@@ -132,7 +132,7 @@ def test_bytes_array_pillow_and_picture_give_one_file(model: Path) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    [{"threads": 1}, {"threads": 2}, {"engine": "float32"}, pytest.param({"engine": "int8"}, marks=needs_torch)],
+    [{"threads": 1}, {"threads": 2}, {"engine": "float32"}, pytest.param({"engine": "int8"}, marks=needs_vnni)],
     ids=str,
 )
 def test_threads_and_engines_change_neither_file_nor_pixels(model: Path, how: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,11 @@ import pixzip
 from pixzip.container import Coding, read_header
 from pixzip.image import read_image
 from pixzip.model_file import find_model
+from pixzip.runtime.multiply import HAS_INT8
 
 FOLDER = Path(__file__).parent / "golden"
 FILES = sorted(FOLDER.glob("*.pxz"))
-ENGINES = ["float32", *(["int8"] if importlib.util.find_spec("torch") else [])]
+ENGINES = ["float32", *(["int8"] if HAS_INT8 else [])]
 
 
 def source(path: Path) -> Path:

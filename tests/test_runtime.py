@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +20,13 @@ from pixzip import codec
 from pixzip.entropy import read_lanes
 from pixzip.errors import FormatError, UsageError
 from pixzip.model_file import Model, load_model, write_model
-from pixzip.runtime import kernels, rows, steps
+from pixzip.runtime import kernels, pipeline, progress, rows, steps
+from pixzip.runtime.fused import TAPS
+from pixzip.runtime.multiply import HAS_INT8
 from pixzip.runtime.network import Layers
-from pixzip.schedule import first_row, last_row, number_of_steps
 
 TORCH = importlib.util.find_spec("torch") is not None
-ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not TORCH, reason="torch is not installed"))]
+ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions"))]
 VARIANTS = ["c", "l", "cl", "lc", "clcl"]
 
 Pixels = NDArray[np.uint8]
@@ -131,7 +133,7 @@ def test_engines_and_threads_give_the_same_bytes(engine: str, threads: int, tile
 
 
 @pytest.mark.skipif(not TORCH, reason="torch is not installed")
-@pytest.mark.parametrize("engine", ["float32", "int8"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_the_callers_autocast_and_matmul_precision_change_nothing(engine: str) -> None:
     import torch
 
@@ -149,19 +151,7 @@ def test_the_callers_autocast_and_matmul_precision_change_nothing(engine: str) -
     assert np.array_equal(again, pixels)
 
 
-@pytest.mark.skipif(not TORCH, reason="torch is not installed")
-def test_the_callers_thread_count_stays() -> None:
-    import torch
-
-    before = torch.get_num_threads()
-    model, pixels = tiny_model(8), photo(8, (1, 3, 6, 8))
-    for tile in (4, 64):
-        encoded = codec.encode(model, pixels, tile=tile, engine="int8", threads=1)
-        decoded(model, encoded, pixels.shape, engine="int8", threads=1)
-    assert torch.get_num_threads() == before
-
-
-def test_small_pictures_are_coded_without_torch() -> None:
+def test_pictures_are_coded_without_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; sys.path[:0] = sys.argv[1:]\n"
         "from tiny_model import photo, tiny_model; from pixzip import codec\n"
@@ -218,35 +208,48 @@ class Recorder:
         rows.intervals(model.network, "float32", pixels, 3)
         return np.array(self.calls).reshape(h, 3, w, n, 256).transpose(3, 0, 2, 1, 4)
 
-    def by_steps(self, model: Model, pixels: Pixels) -> NDArray[np.int64]:
-        """The same of the decoder's; the payload is the encoder's."""
-        n, _, h, w = pixels.shape
-        lanes = read_lanes(codec.encode(model, pixels, lanes=3, engine="float32").tiles[0], 3)
-        self.calls.clear()
-        assert np.array_equal(steps.decode_block(model.network, "float32", lanes, (n, h, w), 3), pixels)
-        out = np.full((n, h, w, 3, 256), -1, dtype=np.int64)
-        calls = iter(self.calls)
-        for step in range(number_of_steps(h, w, 2)):
-            ys = list(range(first_row(step, w, 2), last_row(step, h, 2) + 1))
-            for colour in range(3 if ys else 0):
-                acc = next(calls).reshape(len(ys), n, 256)
-                for j, y in enumerate(ys):
-                    out[:, y, step - 2 * y, colour] = acc[j]
-        assert next(calls, None) is None
-        return out
+
+def plain_and_compiled_agree(
+    model: Model, pixels: Pixels, engine: str = "float32", threads: int = 1, compiled: Model | None = None
+) -> bool:
+    """Whether the plain traversal, that of the encoder and that of the decoder see the same frequencies."""
+    compiled = compiled or model
+    plain = rows.intervals(model.network, engine, pixels, 3)
+    if not np.array_equal(plain, pipeline.intervals(compiled.network, engine, pixels, 3, threads=threads)):
+        return False
+    n, _, h, w = pixels.shape
+    lanes = read_lanes(codec._lanes(*plain, n, 3, model), 3)
+    try:
+        return np.array_equal(steps.decode_block(compiled.network, engine, lanes, (n, h, w), 3, None, threads), pixels)
+    except FormatError:
+        return False
 
 
 @pytest.mark.parametrize("extreme", [False, True])
 @pytest.mark.parametrize("blocks", VARIANTS)
-def test_rows_and_steps_compute_the_same_accumulators(
-    blocks: str, extreme: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recorder, model = Recorder(monkeypatch), tiny_model(12, blocks, extreme)
-    for shape in ((1, 3, 11, 7), (2, 3, 4, 9), (1, 3, 6, 1), (3, 3, 1, 5)):
-        pixels = photo(12, shape)
-        by_rows = recorder.by_rows(model, pixels)
-        assert np.array_equal(by_rows, recorder.by_steps(model, pixels))
-        assert extreme or len(np.unique(by_rows.reshape(-1, 256), axis=0)) > pixels.size // 3  # the model is alive
+@pytest.mark.parametrize("engine", ENGINES)
+def test_compiled_traversals_agree_with_the_plain_one(engine: str, blocks: str, extreme: bool) -> None:
+    model = tiny_model(12, blocks, extreme)
+    for shape, threads in (((1, 3, 11, 7), 1), ((2, 3, 4, 9), 2), ((1, 3, 6, 1), 3), ((3, 3, 1, 5), 2)):
+        assert plain_and_compiled_agree(model, photo(12, shape), engine, threads)
+
+
+@pytest.mark.parametrize("sizes", [{"channels": 40, "hidden": 8, "lstm": 24, "head": 72}, {"channels": 8, "lstm": 64}])
+def test_widths_need_not_fill_vectors(sizes: dict[str, int]) -> None:
+    assert plain_and_compiled_agree(tiny_model(12, "clc", **sizes), photo(12, (2, 3, 9, 8)), threads=2)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_steps_and_rows_longer_than_a_chunk(engine: str) -> None:
+    pixels = photo(12, (100, 3, 6, 12))  # up to 600 positions a step and 1200 a row; a chunk has 192
+    assert plain_and_compiled_agree(tiny_model(12, "lc"), pixels, engine, threads=2)
+
+
+def test_plain_accumulators_are_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = photo(12, (1, 3, 11, 7))
+    for blocks in VARIANTS:
+        by_rows = Recorder(monkeypatch).by_rows(tiny_model(12, blocks), pixels)
+        assert len(np.unique(by_rows.reshape(-1, 256), axis=0)) > pixels.size // 3
 
 
 # Causality.
@@ -305,53 +308,43 @@ def test_every_input_edge_reaches_the_rows(monkeypatch: pytest.MonkeyPatch) -> N
     assert {(-4, 4), (-4, -4), (0, -4), (-1, 1)} <= seen
 
 
-# Planted faults: each must break the law. The unharmed model is tried first.
+# Planted faults: each must break the agreement. The unharmed model is tried first.
 
 
-def patch_rows_tap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The encoder reads tap (-1, 1) at (-1, 2)."""
-    original = rows._Maps.at
+def patch_argument(module: Any, function: str, at: int, change: Callable[[Any], Any]) -> Callable[..., None]:
+    """A compiled traversal gets one changed argument."""
 
-    def at(maps: Any, pair: Any, dy: int, dx: int) -> Any:
-        if (dy, dx) != (-1, 1):
-            return original(maps, pair, dy, dx)
-        return np.concatenate([pair[1][3 * maps.n :], pair[1][: maps.n] * 0])[: maps.m]
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        original = getattr(module, function)
 
-    monkeypatch.setattr(rows._Maps, "at", at)
+        def changed(*arguments: Any) -> None:
+            values = list(arguments)
+            values[at] = change(values[at])
+            original(*values)
 
+        monkeypatch.setattr(module, function, changed)
 
-def patch_steps_tap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The decoder reads tap (-1, 1) at (-1, 2)."""
-    original = steps._Ring.at
-
-    def at(ring: Any, step: int, dy: int, dx: int, lo: int, hi: int) -> Any:
-        return original(ring, step, dy, dx + ((dy, dx) == (-1, 1)), lo, hi)
-
-    monkeypatch.setattr(steps._Ring, "at", at)
+    return patch
 
 
-def patch_stale_edge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The decoder's column right of the picture keeps what stood there."""
-    monkeypatch.setattr(steps._Rings, "end_row", lambda rings, step, lo, hi: None)
+def right_tap_moved(taps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Tap (-1, 1) reads (-1, 2)."""
+    assert taps.tolist() == [list(tap) for tap in TAPS]
+    return taps + [[0, int((dy, dx) == (-1, 1))] for dy, dx in TAPS]
 
 
 def patch_kernel(name: str, change: Callable[[list[Any]], None]) -> Callable[[pytest.MonkeyPatch], None]:
-    """One kernel gets changed arguments in the decoder only."""
+    """One kernel gets changed arguments in the plain traversal."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        original, decode_block = getattr(kernels, name), steps.decode_block
+        original = getattr(kernels, name)
 
         def changed(*arguments: Any) -> None:
             values = list(arguments)
             change(values)
             original(*values)
 
-        def faulty(*arguments: Any) -> Pixels:
-            with pytest.MonkeyPatch.context() as within:
-                within.setattr(kernels, name, changed)
-                return decode_block(*arguments)
-
-        monkeypatch.setattr(codec, "decode_block", faulty)
+        monkeypatch.setattr(kernels, name, changed)
 
     return patch
 
@@ -386,9 +379,9 @@ def swapped(one: int, other: int) -> Callable[[list[Any]], None]:
 
 
 FAULTS = {
-    "mask of the encoder": patch_rows_tap,
-    "mask of the decoder": patch_steps_tap,
-    "stale edge": patch_stale_edge,
+    "mask of the encoder": patch_argument(pipeline, "encode_row", 5, right_tap_moved),
+    "mask of the decoder": patch_argument(steps, "decode_steps", 6, right_tap_moved),
+    "stale edge": patch_argument(steps, "decode_steps", 11, lambda ended: 1 << 40),
     "rounding of the input layer": patch_kernel("start_stream", rounding_down(0, 2)),
     "rounding of the stream": patch_kernel("add_stream", rounding_down(0, 2)),
     "rounding of activations": patch_kernel("activate", rounding_down(0, 1)),
@@ -412,9 +405,9 @@ LSTM_FAULTS = {
 @pytest.mark.parametrize("blocks", ["c", "l", "lc"])
 def test_a_planted_fault_breaks_the_law(blocks: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, pixels = tiny_model(15, blocks), photo(15, (1, 3, 8, 9))
-    assert law_holds(model, pixels)
+    assert plain_and_compiled_agree(model, pixels)
     FAULTS[fault](monkeypatch)
-    assert not law_holds(model, pixels)
+    assert not plain_and_compiled_agree(model, pixels)
 
 
 @pytest.mark.parametrize("fault", LSTM_FAULTS)
@@ -424,7 +417,42 @@ def test_a_fault_planted_in_the_lstm_cell_breaks_the_law(
 ) -> None:
     model, pixels = tiny_model(15, blocks), photo(15, (1, 3, 8, 9))
     LSTM_FAULTS[fault](monkeypatch)
-    assert not law_holds(model, pixels)
+    assert not plain_and_compiled_agree(model, pixels)
+
+
+@pytest.mark.parametrize("module", [steps, pipeline])
+def test_threads_that_do_not_wait_break_the_law(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thread reads rows of the other, so either order is wrong."""
+    model, pixels = tiny_model(15, "lc"), photo(15, (1, 3, 64, 64))
+    assert plain_and_compiled_agree(model, pixels, threads=2)
+    monkeypatch.setattr(module, "counters", lambda count: progress.counters(count) + (1 << 40))
+    assert not plain_and_compiled_agree(model, pixels, threads=2)
+
+
+@pytest.mark.parametrize(("module", "function"), [(steps, "decode_steps"), (pipeline, "encode_row")])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_thread_that_fails_ends_all(
+    module: Any, function: str, failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, pixels = tiny_model(15, "lc"), photo(15, (1, 3, 20, 20))
+    encoded = codec.encode(model, pixels, lanes=2, engine="float32")
+    original, main = getattr(module, function), threading.get_ident()
+
+    def fails(*arguments: Any) -> None:
+        if (threading.get_ident() == main) == (failing == 0):
+            raise MemoryError("no more")
+        original(*arguments)
+
+    monkeypatch.setattr(module, function, fails)
+    with pytest.raises(MemoryError, match="no more"):
+        codec.encode(model, pixels, lanes=2, engine="float32", threads=2)
+        decoded(model, encoded, pixels.shape, threads=2)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize("lanes", [1, 2, 5, 16])
+def test_threads_and_lanes_need_not_divide_each_other(threads: int, lanes: int) -> None:
+    assert law_holds(tiny_model(15, "lc"), photo(15, (1, 3, 23, 30)), lanes=lanes, threads=threads)
 
 
 def test_hidden_layers_use_eight_bits() -> None:

@@ -62,7 +62,8 @@ def test_rows_of_a_step_are_those_of_brute_force(h: int, w: int, slope: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("pixels", "lanes"), [(1, 1), (8191, 1), (16383, 1), (16384, 2), (768 * 512, 48), (1 << 20, 64), (1 << 40, 64)]
+    ("pixels", "lanes"),
+    [(1, 1), (65535, 1), (65536, 2), (131071, 2), (131072, 4), (768 * 512, 12), (1 << 20, 32), (1 << 40, 64)],
 )
 def test_default_lanes(pixels: int, lanes: int) -> None:
     assert default_lanes(pixels) == lanes

@@ -1,15 +1,12 @@
 """int8 activations × int8 weights → exact accumulators: the two matrix engines of the CPU.
 
-``int8`` is torch's integer product, fast where the processor has VNNI instructions; ``float32`` is numpy's, exact
-because every output stays below 2^24 (a model file is refused otherwise) and usable without torch. Both multiply
-preallocated, contiguous buffers: sizes are rounded up to multiples of 8, at least 32 rows, so that no library meets a
-degenerate stride.
+``int8`` uses the processor's VNNI instructions (runtime/multiply.py), ``float32`` is exact because every output stays
+below 2^24 (a model file is refused otherwise). Compiled traversals multiply with runtime/multiply.py in either engine.
+The products here are for callers in Python; their float32 is numpy's, so that the two are checked against each other.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -19,13 +16,15 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pixzip.errors import UsageError
+from pixzip.jit import jit
 from pixzip.runtime.kernels import Acc
+from pixzip.runtime.multiply import HAS_INT8, SLACK, Packed, pack, padded, product
 
 ENGINES = ("int8", "float32")
 
 
 def padded_rows(rows: int) -> int:
-    """Rows that an engine multiplies for a batch of this many."""
+    """Rows that numpy multiplies for a batch of this many: no library meets a degenerate shape."""
     return max(32, (rows + 7) & ~7)
 
 
@@ -54,45 +53,38 @@ class Float32Product:
         return np.matmul(self._real[:size], self._weight, out=self._out[:size])[:rows]
 
 
+@jit
+def _multiply(
+    source: NDArray[np.int8], weights: Packed, rows: int, real: NDArray[np.int32], acc: NDArray[np.int32]
+) -> None:
+    product(source, weights, rows, source.shape[1], real, acc)
+
+
 class Int8Product:
-    """The product in torch's int8 kernels."""
+    """The product on VNNI instructions."""
 
     def __init__(self, weight: NDArray[np.int8], rows: int) -> None:
-        import torch
-
-        size = padded_rows(rows)
-        self._torch = torch
-        self._source = torch.zeros(size, weight.shape[1], dtype=torch.int8)
-        self._weight = torch.tensor(weight).t()
-        self._out = torch.zeros(size, weight.shape[0], dtype=torch.int32)
-        self.source = self._source.numpy()
-        self._result = self._out.numpy()
+        outputs, inputs = weight.shape
+        self.source = np.zeros((rows + SLACK, inputs), dtype=np.int8)
+        self._weight = pack(weight, "int8")
+        self._acc = np.zeros((rows + SLACK, padded(outputs)), dtype=np.int32)
+        self._nothing = np.zeros(0, dtype=np.int32)
+        self._outputs = outputs
 
     def __call__(self, rows: int) -> Acc:
-        size = padded_rows(rows)
-        self._torch._int_mm(self._source[:size], self._weight, out=self._out[:size])
-        return self._result[:rows]
+        _multiply(self.source, self._weight, rows, self._nothing, self._acc)
+        return self._acc[:rows, : self._outputs]
 
 
 @contextmanager
 def one_thread(engine: str) -> Iterator[None]:
-    """Within the block each product of this engine runs on the calling thread.
+    """Within the block numpy's products run on the calling thread.
 
     The products of one step take tens of microseconds: on a machine with other work, threads that wait for each other
     in every one of them can cost many times that (seen once: 4 minutes for a picture that takes 5 seconds so).
     """
-    if engine == "int8":
-        import torch
-
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-    else:
-        with threadpool_limits(1, user_api="blas"):
-            yield
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def make_product(engine: str, weight: NDArray[np.int8], rows: int) -> Product:
@@ -100,52 +92,10 @@ def make_product(engine: str, weight: NDArray[np.int8], rows: int) -> Product:
     return Int8Product(weight, rows) if engine == "int8" else Float32Product(weight, rows)
 
 
-def int8_is_exact(shapes: list[tuple[int, int]], rows: int) -> bool:
-    """Whether torch's int8 product is right on extreme operands for (outputs, inputs) shapes.
-
-    Without VNNI it saturates in 16 bits (pytorch issue 136746).
-    """
-    for outputs, inputs in shapes:
-        weight = np.full((outputs, inputs), 127, dtype=np.int8)
-        weight[::2] = -127
-        product = Int8Product(weight, rows)
-        product.source[:] = 127
-        product.source[::3] = -128  # hidden layers hold 0 as -128
-        expected = product.source.astype(np.float64) @ weight.T.astype(np.float64)
-        if not np.array_equal(product(rows), expected[:rows]):
-            return False
-    return True
-
-
-def _seconds(engine: str, weight: NDArray[np.int8], rows: int) -> float:
-    """Best of five of one product."""
-    product = make_product(engine, weight, rows)
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        product(rows)
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def choose_engine(wanted: str | None, shapes: list[tuple[int, int]], rows: int, pixels: int) -> str:
-    """``wanted`` if given; else int8 where torch is installed, exact on these shapes and faster, and worth its import.
-
-    Importing torch costs about as much as coding 100,000 pixels in float32, so smaller work stays in numpy.
-    """
+def choose_engine(wanted: str | None) -> str:
+    """``wanted`` if given; else int8 where the processor has the instructions. Raises UsageError."""
     if wanted not in (None, *ENGINES):
         raise UsageError(f"engine {wanted!r}, allowed are {', '.join(ENGINES)}")
-    has_torch = importlib.util.find_spec("torch") is not None
-    if wanted == "int8" and not has_torch:
-        raise UsageError("the int8 engine needs torch: install pixzip[fast], or use float32")
-    if wanted == "float32" or not has_torch or (wanted is None and pixels < 100_000):
-        return "float32"
-    with one_thread("int8"), one_thread("float32"):
-        if not int8_is_exact(shapes, rows):
-            if wanted == "int8":
-                raise UsageError("the int8 engine is not exact on this processor; use float32")
-            return "float32"
-        if wanted == "int8":
-            return "int8"
-        weight = np.ones(max(shapes, key=lambda s: s[0] * s[1]), dtype=np.int8)
-        return "int8" if _seconds("int8", weight, rows) < _seconds("float32", weight, rows) else "float32"
+    if wanted == "int8" and not HAS_INT8:
+        raise UsageError("the int8 engine needs a processor with VNNI instructions; use float32")
+    return wanted or ("int8" if HAS_INT8 else "float32")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.jit import jit
+from pixzip.jit import inner, jit
 
 HALF = 1024
 GATE = 12
@@ -29,13 +29,13 @@ def addend(bias: Ints, shift: Ints) -> Ints:
     return bias + ((np.int32(1) << shift) >> 1)
 
 
-@jit
+@inner
 def half(shift: int) -> int:
     """The addend that makes a right shift round to nearest, halves up."""
     return np.int32((1 << shift) >> 1)
 
 
-@jit
+@inner
 def shifted(acc: int, addend: int, shift: int) -> int:
     """(acc + addend) >> shift, kept in 32 bits (|acc + addend| < 2^31, shift <= 24) so that loops run 32 bits wide."""
     return np.int32(np.int32(np.int32(acc) + addend) >> (shift & 31))
@@ -59,17 +59,23 @@ def add_stream(acc: Acc, addend: Ints, shift: Ints, x: NDArray[np.int16]) -> Non
             x[r, j] = min(max(v, np.int32(-32767)), np.int32(32767))
 
 
+@inner
+def activate_row(x: NDArray[np.int16], r: int, shift: int, out: NDArray[np.int8], to: int) -> None:
+    """out[to] = sat8(x[r] >> shift). Rows are given by number: numba's slices keep loops from running in vectors."""
+    h = half(shift)
+    for j in range(out.shape[1]):
+        v = shifted(x[r, j], h, np.int32(shift))
+        out[to, j] = min(max(v, np.int32(-127)), np.int32(127))
+
+
 @jit
 def activate(x: NDArray[np.int16], shift: int, out: NDArray[np.int8]) -> None:
     """out = sat8(x >> shift). x, out (m, t)."""
-    h = half(shift)
     for r in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            v = shifted(x[r, j], h, np.int32(shift))
-            out[r, j] = min(max(v, np.int32(-127)), np.int32(127))
+        activate_row(x, r, shift, out, r)
 
 
-@jit
+@inner
 def _hidden(v: int) -> int:
     """The int8 that holds max(v, 0), cut at 255."""
     return min(max(v, np.int32(0)), np.int32(255)) - np.int32(HIDDEN_OFFSET)
@@ -107,10 +113,55 @@ def rectify_known(
             out[r, j] = _hidden(shifted(v, addend[j], shift[j]))
 
 
-@jit
+@inner
 def _index(v: int, addend: int, shift: int) -> int:
     """Table index of the argument (v + addend) >> shift."""
     return min(max(shifted(v, addend, shift), np.int32(-HALF)), np.int32(HALF - 1)) + np.int32(HALF)
+
+
+@inner
+def lstm_row(
+    acc_is: Acc,
+    acc_ss: Acc,
+    r: int,
+    addend: Ints,
+    is_left: Ints,
+    ss_left: Ints,
+    shift: Ints,
+    sigmoid: NDArray[np.int16],
+    tanh: NDArray[np.int16],
+    cell_above: NDArray[np.int32],
+    above: int,
+    cell: NDArray[np.int32],
+    to: int,
+    state: NDArray[np.int8],
+    gates: Ints,
+    arguments: Ints,
+) -> None:
+    """lstm_cell for row r of acc and state, row ``above`` of cell_above and row ``to`` of cell.
+
+    Arithmetic and table look-ups take turns, each in a loop of its own: only so the arithmetic is done in vectors.
+    gates (at least 4k) and arguments (at least k) are space: two, since loops that read and write one array are not.
+    """
+    k = state.shape[1]
+    for n in range(4 * k):
+        v = (np.int32(acc_is[r, n]) << (is_left[n] & 31)) + (np.int32(acc_ss[r, n]) << (ss_left[n] & 31))
+        gates[n] = _index(np.int32(v), addend[n], shift[n])
+    for n in range(3 * k):
+        gates[n] = sigmoid[np.uint32(gates[n])]
+    for n in range(3 * k, 4 * k):
+        gates[n] = tanh[np.uint32(gates[n])]
+    for j in range(k):
+        c = np.int32(gates[k + j] * cell_above[above, j]) + np.int32(gates[2 * k + j] * gates[3 * k + j])
+        c = np.int32(np.int32(c + half(GATE)) >> GATE)
+        c = min(max(c, np.int32(-CELL_LIMIT)), np.int32(CELL_LIMIT))
+        cell[to, j] = c
+        arguments[j] = _index(c, half(INDEX_SHIFT), np.int32(INDEX_SHIFT))
+    for j in range(k):
+        arguments[j] = tanh[np.uint32(arguments[j])]
+    for j in range(k):
+        s = np.int32(np.int32(np.int32(gates[j] * arguments[j]) + half(STATE_SHIFT)) >> STATE_SHIFT)
+        state[r, j] = min(max(s, np.int32(-127)), np.int32(127))
 
 
 @jit
@@ -132,20 +183,7 @@ def lstm_cell(
     Both products are brought to the finer of their grids, so that their sum is exact: each is below 2^24 and shifted by
     at most 5.
     """
-    k = state.shape[1]
-    at = np.empty(4 * k, dtype=np.int32)
+    gates, arguments = np.empty(4 * state.shape[1], dtype=np.int32), np.empty(state.shape[1], dtype=np.int32)
     for r in range(state.shape[0]):
-        for n in range(4 * k):
-            v = (np.int32(acc_is[r, n]) << (is_left[n] & 31)) + (np.int32(acc_ss[r, n]) << (ss_left[n] & 31))
-            at[n] = _index(np.int32(v), addend[n], shift[n])
-        for j in range(k):
-            o = np.int32(sigmoid[at[j]])
-            f = np.int32(sigmoid[at[j + k]])
-            i = np.int32(sigmoid[at[j + 2 * k]])
-            g = np.int32(tanh[at[j + 3 * k]])
-            c = (f * cell_above[r, j] + i * g + half(GATE)) >> GATE
-            c = min(max(c, -CELL_LIMIT), CELL_LIMIT)
-            cell[r, j] = c
-            tanh_c = np.int32(tanh[_index(c, half(INDEX_SHIFT), np.int32(INDEX_SHIFT))])
-            s = (o * tanh_c + half(STATE_SHIFT)) >> STATE_SHIFT
-            state[r, j] = min(max(s, -127), 127)
+        args = (r, addend, is_left, ss_left, shift, sigmoid, tanh)
+        lstm_row(acc_is, acc_ss, *args, cell_above, r, cell, r, state, gates, arguments)

@@ -1,118 +1,232 @@
 """Lanes of a block → its pixels, step by step along the wavefront: the decoder's traversal.
 
-A neighbour (y + dy, x + dx) was computed dx + slope * dy steps ago, one picture row up for each dy: a slice of a ring
-of recent steps. Rings start as zeros, which are the edge values left of and above the picture; the column right of it
-is written as zeros when a row has ended.
+A neighbour (y + dy, x + dx) was computed dx + slope * dy steps ago, one picture row up for each dy. Maps are rings: a
+place for each row that can be active, four times over for the last four steps. A row's places are zeros when it begins,
+which are the edge values left of the picture; when it has ended, zeros are written as the column right of it; one more
+place, always zeros, stands for the row above the picture.
+
+Threads share a step: each has lanes of its own, so whole rows, and waits for the others only between steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.entropy import Lanes, pop
-from pixzip.frame import block_step_inputs, predict
-from pixzip.frequencies import SYMBOLS, cumulate
-from pixzip.jit import jit
+from pixzip.entropy import Lanes, quantile_of, take
+from pixzip.frame import pixel_inputs, predict
+from pixzip.frequencies import find_weight, weigh, weight_interval
+from pixzip.jit import entry, inner
 from pixzip.model_file import Network
+from pixzip.runtime import fused
+from pixzip.runtime.fused import CHUNK, Maps, Plan, Scratch, Where, lap
 from pixzip.runtime.kernels import Acc, Ints
-from pixzip.runtime.network import Layers, logit_row
+from pixzip.runtime.multiply import SLACK
+from pixzip.runtime.progress import Counters, advance, counters, given_up, run_together, wait_for
 from pixzip.schedule import first_row, last_row, number_of_steps
 
 Progress = Callable[[float], None]
-_DEPTH = 4  # taps reach back 1 + 2 steps: slots t, t - 1, t - 2, t - 3
+_DEPTH = 4  # taps reach back 1 + 2 steps: t, t - 1, t - 2, t - 3
+#: Steps that run between two looks at the outside world.
+_AT_ONCE = 32
 
 
-class _Ring:
-    """The last steps of one map: (depth, n + h * n, width), n zero positions above the first row."""
+class Block(NamedTuple):
+    """What all threads share: the pixels decoded so far and the lanes' state."""
 
-    def __init__(self, n: int, height: int, width: int, slope: int, dtype: type = np.int8) -> None:
-        self._n, self._slope = n, slope
-        self._slots: NDArray[Any] = np.zeros((_DEPTH, n + height * n, width), dtype=dtype)
-
-    def at(self, step: int, dy: int, dx: int, lo: int, hi: int) -> NDArray[Any]:
-        """The neighbours (dy, dx) of positions lo .. hi - 1 as they stood when computed."""
-        start = self._n * (1 + dy)
-        return self._slots[(step + dx + self._slope * dy) % _DEPTH, start + lo : start + hi]
+    planes: NDArray[np.uint8]  # (n, 3, h, w)
+    errors: NDArray[np.int8]  # (n, 3, h, w), coding errors cut at -127 and 127
+    state: NDArray[np.uint64]  # of the lanes, as in entropy.Lanes
+    words: NDArray[np.uint32]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
 
 
-class _Rings:
-    """Activation, state and cell rings of every block."""
+class Own(NamedTuple):
+    """One thread's positions of a step."""
 
-    def __init__(self, network: Network, n: int, height: int) -> None:
-        s = network.slope
-        self.activations = [_Ring(n, height, network.channels, s) for _ in network.blocks]
-        self.states = [_Ring(n, height, network.lstm, s) for _ in network.blocks]
-        self.cells = [_Ring(n, height, network.lstm, s, np.int32) for _ in network.blocks]
-
-    def end_row(self, step: int, lo: int, hi: int) -> None:
-        """Write the column right of the picture for rows that ended one step ago."""
-        for ring in (*self.activations, *self.states):
-            ring.at(step, 0, 0, lo, hi)[:] = 0
+    at: NDArray[np.int64]  # (m, 4): row, picture, place in a ring's slot, place of the position above
+    features: NDArray[np.int8]  # (m, t)
+    errors: NDArray[np.int16]  # (3, m)
 
 
-def trunk_step(layers: Layers, rings: _Rings, step: int, lo: int, hi: int) -> None:
-    """Run the trunk on positions lo .. hi - 1 of a step; their inputs stand in layers.inputs."""
-    layers.start(hi - lo)
-    for block, kind in enumerate(layers.network.blocks):
-        a, h, c = rings.activations[block], rings.states[block], rings.cells[block]
-        layers.activation(block, a.at(step, 0, 0, lo, hi))
-        if kind == "c":
-            taps = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
-            layers.conv(block, [a.at(step, dy, dx, lo, hi) for dy, dx in taps])
-        else:
-            is_taps = [a.at(step, 0, -1, lo, hi), a.at(step, 0, 0, lo, hi)]
-            ss_taps = [h.at(step, -1, dx, lo, hi) for dx in (-1, 0, 1)]
-            cells = c.at(step, -1, 0, lo, hi), c.at(step, 0, 0, lo, hi)
-            layers.lstm(block, is_taps, ss_taps, *cells, h.at(step, 0, 0, lo, hi))
+_Y, _PICTURE, _PLACE, _ABOVE = range(4)
 
 
-@jit
-def decode_pixels(
+def rows_in_ring(height: int, width: int, slope: int) -> int:
+    """Rows that have a place in the rings: a row that begins takes that of one which nobody reads any more."""
+    return min(height, width // slope + 2)
+
+
+def owners_of(lanes: int, threads: int) -> NDArray[np.int64]:
+    """The thread of each lane: as many lanes to each, neighbours together, since neighbouring rows read each other."""
+    return np.arange(lanes, dtype=np.int64) * threads // lanes
+
+
+@inner
+def _place(y: int, picture: int, n: int, period: int) -> int:
+    """Place of row y of a picture in each slot of a ring; that of the row above the first is always zeros."""
+    return n * period if y < 0 else y % period * n + picture
+
+
+@inner
+def _clear(maps: Maps, place: int) -> None:
+    """Write zeros where later positions read activations and states."""
+    for b in range(maps.activations.shape[0]):
+        maps.activations[b, place] = 0
+    for layer in range(maps.states.shape[0]):
+        maps.states[layer, place] = 0
+
+
+@inner
+def edges(
+    maps: Maps, owners: NDArray[np.int64], n: int, height: int, thread: int, step: int, slope: int, ended: int
+) -> None:
+    """Write the edge values of this thread's row that begins now, and of its row that ended one step ago.
+
+    A row ends ``ended`` steps after it begins: the width of the picture.
+    """
+    places = maps.activations.shape[1] // _DEPTH
+    period, lanes = (places - 1) // n, owners.shape[0]
+    for picture in range(n):
+        for start in (step, step - ended):
+            y = start // slope
+            if start % slope == 0 and 0 <= y < height and owners[(y * n + picture) % lanes] == thread:
+                for slot in range(_DEPTH):
+                    if start == step or slot == step % _DEPTH:
+                        _clear(maps, slot * places + _place(y, picture, n, period))
+
+
+@inner
+def _find_own(
+    owners: NDArray[np.int64], thread: int, first: int, last: int, n: int, period: int, at: NDArray[np.int64]
+) -> int:
+    """Write this thread's positions of rows first .. last into at (Own.at); their number."""
+    lanes, m = owners.shape[0], 0
+    for y in range(first, last + 1):
+        for picture in range(n):
+            if owners[(y * n + picture) % lanes] == thread:
+                at[m, _Y], at[m, _PICTURE] = y, picture
+                at[m, _PLACE], at[m, _ABOVE] = _place(y, picture, n, period), _place(y - 1, picture, n, period)
+                m += 1
+    return m
+
+
+@inner
+def _inputs(block: Block, at: NDArray[np.int64], step: int, slope: int, out: NDArray[np.int8]) -> None:
+    """The trunk's inputs of positions: at (m, 4), out (m, INPUTS)."""
+    for r in range(at.shape[0]):
+        y, i = at[r, _Y], at[r, _PICTURE]
+        pixel_inputs(block.planes[i], block.errors[i], y, step - slope * y, out[r])
+
+
+@inner
+def _trunk(plan: Plan, maps: Maps, at: NDArray[np.int64], bases: NDArray[np.int64], scratch: Scratch) -> None:
+    """Run the trunk on positions at (m, 4), m <= CHUNK, whose inputs stand in scratch; the stream is left there."""
+    where, x = Where(bases, at[:, _ABOVE], at[:, _PLACE]), scratch.stream[: at.shape[0]]
+    fused.start(plan, scratch, x)
+    for k in range(plan.blocks.shape[0]):
+        fused.block(plan, k, x, where, maps, scratch)
+
+
+@inner
+def _decode(
+    block: Block,
+    at: NDArray[np.int64],
+    colour: int,
+    step: int,
+    slope: int,
     acc: Acc,
     addend: Ints,
     shift: Ints,
-    exp: NDArray[np.int32],
-    state: NDArray[np.uint64],
-    words: NDArray[np.uint32],
-    start: NDArray[np.int64],
-    stop: NDArray[np.int64],
-    step: int,
-    slope: int,
-    colour: int,
-    first: int,
-    planes: NDArray[np.uint8],
+    exp: Ints,
+    weights: Ints,
     errors: NDArray[np.int16],
-    step_errors: NDArray[np.int16],
 ) -> None:
-    """Decode one colour of the step's positions first, first + 1, ...: acc (m, 256); step_errors (3, m)."""
-    n, lanes = planes.shape[0], state.shape[0]
-    cumulative = np.empty(SYMBOLS + 1, dtype=np.int64)
-    for j in range(acc.shape[0]):
-        p = first + j
-        y, i = p // n, p % n
-        x = step - slope * y
-        cumulate(acc[j], addend, shift, exp, cumulative)
-        symbol = pop(cumulative, p % lanes, state, words, start, stop)
-        prediction = predict(planes[i], colour, y, x)
+    """Decode one colour of positions at (m, 4) from acc (m, 256); errors (3, m) gets their coding errors."""
+    n, lanes = block.planes.shape[0], block.state.shape[0]
+    for r in range(at.shape[0]):
+        y, i = at[r, _Y], at[r, _PICTURE]
+        lane, x = (y * n + i) % lanes, step - slope * y
+        total = weigh(acc, r, addend, shift, exp, weights)
+        symbol, before = find_weight(weights, total, quantile_of(block.state, lane))
+        left, frequency = weight_interval(weights, total, symbol, before)
+        take(left, frequency, lane, block.state, block.words, block.start, block.stop)
+        prediction = predict(block.planes[i], colour, y, x)
         value = (prediction + symbol) & 255
-        planes[i, colour, y, x] = value
-        errors[i, colour, y, x] = value - prediction
-        step_errors[colour, j] = value - prediction
+        block.planes[i, colour, y, x] = value
+        errors[colour, r] = value - prediction
+        block.errors[i, colour, y, x] = min(max(value - prediction, -127), 127)
 
 
-@jit
-def repeat_gray(planes: NDArray[np.uint8], step: int, slope: int, lo: int, hi: int) -> None:
-    """Copy plane 0 of a step's pixels to planes 1 and 2."""
-    n = planes.shape[0]
-    for p in range(lo, hi):
-        y, i = p // n, p % n
-        x = step - slope * y
-        planes[i, 1, y, x] = planes[i, 0, y, x]
-        planes[i, 2, y, x] = planes[i, 0, y, x]
+@inner
+def _repeat_gray(planes: NDArray[np.uint8], at: NDArray[np.int64], step: int, slope: int) -> None:
+    """Copy plane 0 of pixels to planes 1 and 2."""
+    for r in range(at.shape[0]):
+        y, i = at[r, _Y], at[r, _PICTURE]
+        for colour in range(1, 3):
+            planes[i, colour, y, step - slope * y] = planes[i, 0, y, step - slope * y]
+
+
+@entry
+def decode_steps(
+    plan: Plan,
+    block: Block,
+    maps: Maps,
+    own: Own,
+    owners: NDArray[np.int64],
+    done: Counters,
+    taps: NDArray[np.int64],
+    thread: int,
+    first: int,
+    last: int,
+    slope: int,
+    ended: int,
+    colours: int,
+    scratch: Scratch,
+) -> None:
+    """One thread's share of steps first .. last - 1; taps (5, 2) are the (dy, dx) that fused.TAPS lists."""
+    n, _, height, width = block.planes.shape
+    bases, places = scratch.bases, maps.activations.shape[1] // _DEPTH
+    weights = fused.row_space(scratch)
+    lap(scratch.spent, fused.REST)
+    for step in range(first, last):
+        for other in range(done.shape[0]):
+            wait_for(done, other, step)
+        lap(scratch.spent, fused.WAITING)
+        edges(maps, owners, n, height, thread, step, slope, ended)
+        top, bottom = first_row(step, width, slope), last_row(step, height, slope)
+        m = _find_own(owners, thread, top, bottom, n, (places - 1) // n, own.at)
+        for j in range(len(taps)):
+            bases[j] = (step + taps[j, 1] + slope * taps[j, 0]) % _DEPTH * places
+        lap(scratch.spent, fused.REST)
+        for a in range(0, m, CHUNK):
+            at = own.at[a : min(a + CHUNK, m)]
+            _inputs(block, at, step, slope, fused.operand(plan, 0, len(at), scratch.operands[0]))
+            lap(scratch.spent, fused.INPUTS)
+            _trunk(plan, maps, at, bases, scratch)
+            fused.features(plan, scratch.stream[: len(at)], own.features[a : a + len(at)])
+            lap(scratch.spent, fused.ACTIVATIONS)
+        for colour in range(colours):
+            addend, shift, exp = fused.logit_rounding(plan, colour)
+            for a in range(0, m, CHUNK):
+                at = own.at[a : min(a + CHUNK, m)]
+                errors = own.errors[:, a : a + len(at)]
+                acc = fused.logits(plan, colour, own.features[a : a + len(at)], errors, scratch)
+                _decode(block, at, colour, step, slope, acc, addend, shift, exp, weights, errors)
+                lap(scratch.spent, fused.FREQUENCIES)
+        if colours == 1:
+            _repeat_gray(block.planes, own.at[:m], step, slope)
+        advance(done, thread, step + 1)
+
+
+def _make_own(plan: Plan, positions: int) -> Own:
+    """Space for a thread's positions of a step."""
+    features = np.zeros((positions + SLACK, fused.channels(plan)), dtype=np.int8)
+    return Own(np.zeros((positions, 4), dtype=np.int64), features, np.zeros((3, positions), dtype=np.int16))
 
 
 def decode_block(
@@ -122,48 +236,43 @@ def decode_block(
     shape: tuple[int, int, int],
     colours: int,
     progress: Progress | None = None,
+    threads: int = 1,
+    spent: NDArray[np.int64] | None = None,
 ) -> NDArray[np.uint8]:
-    """Pixels (n, 3, h, w) of a block of shape (n, h, w). Raises FormatError where a lane does not end as it must."""
+    """Pixels (n, 3, h, w) of a block of shape (n, h, w). Raises FormatError where a lane does not end as it must.
+
+    At most as many threads run as there are lanes. spent (threads, len(fused.PARTS) + 1) gathers their cycles.
+    """
     n, height, width = shape
-    slope = network.slope
-    layers = Layers(network, engine, n * min(height, -(-width // slope)))
-    rings = _Rings(network, n, height)
+    slope, threads = network.slope, min(threads, len(lanes.state))
+    plan = fused.make_plan(network, engine)
+    places = n * rows_in_ring(height, width, slope) + 1
     planes = np.zeros((n, 3, height, width), dtype=np.uint8)
-    errors = np.zeros(planes.shape, dtype=np.int16)
-    heads = [logit_row(network, colour) for colour in range(colours)]
-    steps = number_of_steps(height, width, slope)
-    for step in range(steps):
-        lo, hi = first_row(step, width, slope) * n, (last_row(step, height, slope) + 1) * n
-        if step >= width and (step - width) % slope == 0:
-            ended = (step - width) // slope
-            rings.end_row(step, ended * n, min(ended + 1, height) * n)
-        m = hi - lo
-        if m <= 0:
-            continue
-        block_step_inputs(planes, errors, step, slope, lo, layers.inputs[:m])
-        trunk_step(layers, rings, step, lo, hi)
-        layers.features(m)
-        step_errors = np.zeros((3, m), dtype=np.int16)
-        for colour in range(colours):
-            acc = layers.logits(colour, step_errors)
-            decode_pixels(
-                acc,
-                *heads[colour],
-                lanes.state,
-                lanes.words,
-                lanes.start,
-                lanes.stop,
-                step,
-                slope,
-                colour,
-                lo,
-                planes,
-                errors,
-                step_errors,
-            )
-        if colours == 1:
-            repeat_gray(planes, step, slope, lo, hi)
-        if progress is not None and step % 16 == 0:
-            progress((step + 1) / steps)
+    block = Block(
+        planes,
+        np.zeros(planes.shape, dtype=np.int8),
+        lanes.state,
+        lanes.words,
+        lanes.start,
+        lanes.stop,
+    )
+    maps, done = fused.make_maps(network, _DEPTH * places), counters(threads)
+    owners = owners_of(len(lanes.state), threads)
+    steps, ended = number_of_steps(height, width, slope), width
+    positions = n * min(height, -(-width // slope))
+    taps = np.array(fused.TAPS, dtype=np.int64)
+
+    def work(thread: int) -> None:
+        own, scratch = _make_own(plan, positions), fused.make_scratch(plan, None if spent is None else spent[thread])
+        for first in range(0, steps, _AT_ONCE):
+            last = min(first + _AT_ONCE, steps)
+            shared = (plan, block, maps, own, owners, done, taps)
+            decode_steps(*shared, thread, first, last, slope, ended, colours, scratch)
+            if given_up(done):
+                return
+            if progress is not None and thread == 0:
+                progress(last / steps)
+
+    run_together(work, threads, done)
     lanes.check_finished()
     return planes

@@ -1,0 +1,208 @@
+"""int8 activations × int8 weights → exact accumulators, inside compiled functions: one tile of outputs at a time.
+
+Two kinds, told apart by the type of the packed weights. int8: the VNNI instruction multiplies unsigned by signed bytes
+and adds four products to each 32-bit sum, without saturation; activations are given 128 more, and the sums start at
+-128 * sum(w). float32: exact, since every sum stays below 2^24 (docs/model-format.md, section 3).
+
+Packed weights of (outputs, inputs), blocks of BLOCK outputs one after another:
+
+    int8      BLOCK int32 starts, then for every 4 inputs BLOCK * 4 bytes, the 4 of one output side by side
+    float32   BLOCK zeros, then for every input BLOCK numbers
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import overload
+from numpy.typing import NDArray
+
+from pixzip.jit import address, call, inner, intrinsic
+
+_FEATURES: dict[str, bool] = dict(llvmlite.binding.get_host_cpu_features())
+_WIDE = all(_FEATURES.get(f, False) for f in ("avx512f", "avx512vl", "avx512bw", "avx512vnni"))
+#: Whether this processor has the instruction of the int8 kind.
+HAS_INT8 = _WIDE or _FEATURES.get("avxvnni", False)
+#: Numbers of 32 bits in a vector register; outputs of a tile; its rows, so that all its sums stay in registers.
+_VECTOR = 16 if _WIDE or _FEATURES.get("avx512f", False) else 8 if _FEATURES.get("avx2", False) else 4
+BLOCK = 2 * _VECTOR
+_ROWS = 12 if _VECTOR == 16 else 4
+_FEW_ROWS = 4
+#: Rows that a product may read and write beyond those asked for.
+SLACK = _ROWS
+
+Packed = NDArray[np.int8] | NDArray[np.float32]
+
+_BYTE, _WORD, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+
+def padded(outputs: int) -> int:
+    """Width of a product's accumulators: outputs rounded up to whole blocks."""
+    return -(-outputs // BLOCK) * BLOCK
+
+
+def pack(weight: NDArray[np.int8], engine: str) -> Packed:
+    """Weights (outputs, inputs) as the product reads them; inputs a multiple of 4, one dimension."""
+    outputs, inputs = weight.shape
+    full = np.zeros((padded(outputs), inputs), dtype=np.int8)
+    full[:outputs] = weight
+    blocks = full.reshape(-1, BLOCK, inputs)
+    if engine == "float32":
+        packed = np.zeros((len(blocks), 1 + inputs, BLOCK), dtype=np.float32)
+        packed[:, 1:] = blocks.transpose(0, 2, 1)
+        return packed.reshape(-1)
+    starts = (-128 * blocks.sum(axis=2, dtype=np.int32)).astype("<i4")
+    quads = blocks.reshape(len(blocks), BLOCK, inputs // 4, 4).transpose(0, 2, 1, 3)
+    return np.concatenate([starts.view(np.int8), quads.reshape(len(blocks), -1)], axis=1).reshape(-1)
+
+
+def _dot_int8(builder: Any, total: Any, a: Any, w: Any) -> Any:
+    """total + the products of 4 bytes each: a unsigned, w signed."""
+    return call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * _VECTOR}", total.type, [total, a, w])
+
+
+def _dot_float32(builder: Any, total: Any, a: Any, w: Any) -> Any:
+    """total + a * w."""
+    return builder.fadd(total, builder.fmul(a, w, flags=("contract",)), flags=("contract",))
+
+
+def _write_tile(module: Any, rows: int, real: bool) -> Any:
+    """A function of a module that computes a tile of sums (rows, BLOCK).
+
+    Its arguments: address and row stride (bytes) of a, address of w, steps, address and row stride of out. It is not
+    inlined, so that there is one copy, however many products call it.
+    """
+    name = f"pixzip_tile_{rows}_{'float32' if real else 'int8'}"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_LONG] * 6), name)
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    entry, loop, done = (function.append_basic_block() for _ in range(3))
+    builder = ir.IRBuilder(entry)
+    a, a_stride, w, depth, out, out_stride = function.args
+    element: Any = ir.FloatType() if real else _WORD
+    vector, size = ir.VectorType(element, _VECTOR), 4 * _VECTOR
+
+    def constant(value: int) -> Any:
+        return ir.Constant(_LONG, value)
+
+    def pointer(base: Any, offset: Any, kind: Any) -> Any:
+        return builder.inttoptr(builder.add(base, offset), kind.as_pointer())
+
+    starts = [builder.load(pointer(w, constant(j * size), vector), align=4) for j in range(2)]
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    k = builder.phi(_LONG)
+    totals = [[builder.phi(vector) for _ in starts] for _ in range(rows)]
+    here = builder.add(w, builder.mul(builder.add(k, constant(1)), constant(2 * size)))
+    weights = [builder.load(pointer(here, constant(j * size), vector), align=4) for j in range(2)]
+    sums = []
+    for r in range(rows):
+        at = builder.add(builder.mul(a_stride, constant(r)), builder.mul(k, constant(4)))
+        one = builder.load(pointer(a, at, element), align=1)
+        if not real:  # 128 more in each byte
+            one = builder.xor(one, ir.Constant(_WORD, 0x80808080))
+        first = builder.insert_element(ir.Constant(vector, ir.Undefined), one, ir.Constant(_WORD, 0))
+        picks = ir.Constant(ir.VectorType(_WORD, _VECTOR), [0] * _VECTOR)
+        spread = builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), picks)
+        dot = _dot_float32 if real else _dot_int8
+        sums.append([dot(builder, totals[r][j], spread, weights[j]) for j in range(2)])
+    following = builder.add(k, constant(1))
+    k.add_incoming(constant(0), entry)
+    k.add_incoming(following, loop)
+    for r in range(rows):
+        for j in range(2):
+            totals[r][j].add_incoming(starts[j], entry)
+            totals[r][j].add_incoming(sums[r][j], loop)
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, done)
+    builder.position_at_end(done)
+    for r in range(rows):
+        row = builder.add(out, builder.mul(out_stride, constant(r)))
+        for j in range(2):
+            builder.store(sums[r][j], pointer(row, constant(j * size), vector), align=4)
+    builder.ret_void()
+    return function
+
+
+def _tile(rows: int, real: bool) -> Any:
+    """The function of _write_tile, for compiled callers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.call(_write_tile(builder.module, rows, real), arguments)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def tile(typing: Any, a: Any, a_stride: Any, w: Any, depth: Any, out: Any, out_stride: Any) -> Any:
+        return types.void(*[types.int64] * 6), generate
+
+    return tile
+
+
+_int8_tile, _int8_few = _tile(_ROWS, False), _tile(_FEW_ROWS, False)
+_float32_tile, _float32_few = _tile(_ROWS, True), _tile(_FEW_ROWS, True)
+
+
+@inner
+def _int8_product(
+    source: NDArray[np.int8], weights: NDArray[np.int8], rows: int, inputs: int, real: Any, acc: NDArray[np.int32]
+) -> None:
+    a, w, out = address(source), address(weights), address(acc)
+    depth, width = inputs // 4, acc.shape[1]
+    for j in range(0, width, BLOCK):
+        r = 0
+        while r + _ROWS <= rows:
+            _int8_tile(a + r * inputs, inputs, w, depth, out + 4 * (r * width + j), 4 * width)
+            r += _ROWS
+        while r < rows:
+            _int8_few(a + r * inputs, inputs, w, depth, out + 4 * (r * width + j), 4 * width)
+            r += _FEW_ROWS
+        w += BLOCK * (4 + inputs)
+
+
+@inner
+def _float32_product(
+    source: NDArray[np.int8],
+    weights: NDArray[np.float32],
+    rows: int,
+    inputs: int,
+    real: NDArray[np.float32],
+    acc: NDArray[np.float32],
+) -> None:
+    values = source.reshape(-1)
+    for i in range(rows * inputs):
+        real[i] = values[i]
+    a, w, out = address(real), address(weights), address(acc)
+    width = acc.shape[1]
+    for j in range(0, width, BLOCK):
+        r = 0
+        while r + _ROWS <= rows:
+            _float32_tile(a + 4 * r * inputs, 4 * inputs, w, inputs, out + 4 * (r * width + j), 4 * width)
+            r += _ROWS
+        while r < rows:
+            _float32_few(a + 4 * r * inputs, 4 * inputs, w, inputs, out + 4 * (r * width + j), 4 * width)
+            r += _FEW_ROWS
+        w += 4 * BLOCK * (1 + inputs)
+
+
+def product(source: Any, weights: Any, rows: int, inputs: int, real: Any, acc: Any) -> None:
+    """acc[:rows] = source[:rows] @ weights.T, for compiled callers.
+
+    source is (rows, inputs) int8, acc (rows, padded outputs) int32, or float32 where the weights are; both have SLACK
+    rows more behind them in memory. real: space for (rows + SLACK) * inputs float32, unused by int8.
+    """
+    raise NotImplementedError
+
+
+@overload(product)
+def _choose_product(source: Any, weights: Any, rows: Any, inputs: Any, real: Any, acc: Any) -> Any:
+    chosen = _int8_product if weights.dtype == types.int8 else _float32_product
+
+    def implementation(source: Any, weights: Any, rows: Any, inputs: Any, real: Any, acc: Any) -> None:
+        chosen(source, weights, rows, inputs, real, acc)
+
+    return implementation

@@ -1,0 +1,67 @@
+"""pixzip.runtime.multiply: both kinds of product are exact, at every number of rows and the largest operands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pixzip.jit import jit
+from pixzip.runtime.engines import make_product
+from pixzip.runtime.multiply import BLOCK, HAS_INT8, SLACK, pack, padded, product
+
+ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions"))]
+
+
+@jit
+def multiplied(source: Any, weights: Any, rows: Any, real: Any, acc: Any) -> None:
+    """The product, called from a compiled function."""
+    product(source, weights, rows, source.shape[1], real, acc)
+
+
+def assert_exact(engine: str, source: NDArray[np.int8], weight: NDArray[np.int8]) -> None:
+    """The first rows of the result are right; no row behind the slack is written."""
+    (rows, inputs), outputs = source.shape, weight.shape[0]
+    dtype = np.int32 if engine == "int8" else np.float32
+    behind = np.concatenate([source, np.full((SLACK, inputs), 77, dtype=np.int8)])
+    acc = np.full((rows + SLACK + 1, padded(outputs)), -5, dtype=dtype)
+    real = np.zeros((rows + SLACK) * inputs, dtype=np.float32)
+    multiplied(behind, pack(weight, engine), rows, real, acc)
+    expected = source.astype(np.int64) @ weight.T.astype(np.int64)
+    assert np.array_equal(acc[:rows, :outputs], expected)
+    assert (acc[:rows, outputs:] == 0).all()
+    assert (acc[rows + SLACK :] == -5).all()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("outputs", [8, BLOCK, BLOCK + 8, 96])
+@pytest.mark.parametrize("inputs", [8, 88, 480])
+def test_products_are_exact(engine: str, outputs: int, inputs: int) -> None:
+    random = np.random.default_rng(inputs + outputs)
+    for rows in (1, 2, 3, 4, 5, 11, 12, 13, 25, 60):
+        source = random.integers(-128, 128, (rows, inputs)).astype(np.int8)
+        weight = random.integers(-127, 128, (outputs, inputs)).astype(np.int8)
+        assert_exact(engine, source, weight)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_products_are_exact_at_the_largest_operands(engine: str) -> None:
+    """Instructions that saturate in 16 bits fail here; 1024 inputs of 127 stay below 2^24."""
+    source = np.full((13, 1024), -128, dtype=np.int8)
+    source[::2, ::3] = 127
+    weight = np.full((40, 1024), 127, dtype=np.int8)
+    weight[1::2], weight[::5, ::2] = -127, 0
+    assert_exact(engine, source, weight)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_products_for_python_are_exact(engine: str) -> None:
+    random = np.random.default_rng(3)
+    weight = random.integers(-127, 128, (72, 40)).astype(np.int8)
+    multiply = make_product(engine, weight, 50)
+    for rows in (50, 1, 33):
+        multiply.source[:rows] = random.integers(-128, 128, (rows, 40))
+        expected = multiply.source[:rows].astype(np.int64) @ weight.T.astype(np.int64)
+        assert np.array_equal(multiply(rows), expected)
