@@ -87,7 +87,7 @@ def test_the_frozen_loss_is_near_the_float_one_and_the_file_near_both(
     model = load_model(freeze_network(network, photo_crops(pictures, 4, 16, seed=4), {}), "trained")
     pixels = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
     real, frozen = float_bits(network, crops), model_bits(model, pixels).sum() / pixels.size
-    assert abs(frozen / real - 1) < 0.003  # the issue allows 0.01
+    assert abs(frozen / real - 1) < 0.01
     assert real < {"rgb": 7.9, "gray": 7.9, "binary": 0.9}[pictures]  # it has learned something
     depth = 1 if pictures == "binary" else 8
     encoded = codec.encode(model, pixels, depth=depth, lanes=1, engine="float32")
