@@ -19,7 +19,7 @@ from pixzip import codec
 from pixzip.errors import FormatError, UsageError
 from pixzip.evaluate import model_bits
 from pixzip.frame import predict
-from pixzip.model_file import Model
+from pixzip.model_file import Model, load_model, write_model
 from pixzip.runtime import kernels
 from pixzip.runtime.engines import int8_is_exact
 from pixzip.runtime.kernels import Ints
@@ -355,6 +355,20 @@ def test_decode_inverts_encode(
     assert encoded.tiles == codec.encode(model, pixels, engine="float32", **options).tiles
     n, c, h, w = pixels.shape
     assert np.array_equal(codec.decode(model, encoded.tiles, (n, c, h, w), engine=engine, **options), pixels)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+@pytest.mark.parametrize("sure_of", [-(2**20), -1000, 1000, 2**20])
+def test_a_binary_model_may_be_sure(sure_of: int, value: int) -> None:
+    """One symbol has all but 1 of 2^24, rightly or wrongly."""
+    config, arrays = stack_parts("pixelcnn", 19, pictures="binary")
+    arrays["head.last.weight"][:], arrays["head.last.shift"][:], arrays["head.last.bias"][:] = 0, 0, sure_of
+    model = load_model(write_model(config, arrays), "sure")
+    pixels = np.full((1, 1, 9, 8), value, dtype=np.uint8)
+    pixels[0, 0, 4, 4] ^= 1
+    encoded = codec.encode(model, pixels, depth=1, lanes=2, engine="float32")
+    options = {"depth": 1, "tile": encoded.tile, "lanes": 2, "engine": "float32"}
+    assert np.array_equal(codec.decode(model, encoded.tiles, (1, 1, 9, 8), **options), pixels)
 
 
 @pytest.mark.parametrize("kind", ["rgb", "rgb residual"])

@@ -31,23 +31,25 @@ def runs_right_to_left(product: str) -> bool:
 def map_specs(network: StackNetwork) -> Specs:
     """The maps that neighbours are read from, by name."""
     specs: Specs = {}
-    h, arrays = network.h, network.arrays
+    h, arrays, products = network.h, network.arrays, network.products
+    own = ((0, 0),)
     for i in range(network.layers):
         name = f"layer.{i}"
         if network.architecture == "pixelcnn":
-            specs[f"{name}.down"] = MapSpec(h, np.int8, NOTHING, NOTHING)
-            continue
-        specs[f"{name}.input"] = MapSpec(2 * h, np.int8, 0, 0)
-        if network.architecture == "row_lstm":
+            specs[f"{name}.down"] = MapSpec(h, np.int8, NOTHING, NOTHING, products[f"{name}.middle"].taps)
+        elif network.architecture == "row_lstm":
             # the row above the first is the learned state, beyond its ends the state is 0
-            specs[f"{name}.state"] = MapSpec(h, np.int8, arrays[f"{name}.h0"], 0)
-            specs[f"{name}.cell"] = MapSpec(h, np.int32, arrays[f"{name}.c0"], 0)
-            continue
-        for direction in (f"{name}.{_LEFT_TO_RIGHT}", f"{name}.{_RIGHT_TO_LEFT}"):
-            h0, c0 = arrays[f"{direction}.h0"], arrays[f"{direction}.c0"]
-            specs[f"{direction}.state"] = MapSpec(h, np.int8, h0, h0)
-            specs[f"{direction}.cell"] = MapSpec(h, np.int32, c0, c0)
-        specs[f"{name}.whole_row"] = MapSpec(h, np.int8, 0, 0)  # right-to-left states; nothing above the first row
+            specs[f"{name}.input"] = MapSpec(2 * h, np.int8, 0, 0, products[f"{name}.is"].taps)
+            specs[f"{name}.state"] = MapSpec(h, np.int8, arrays[f"{name}.h0"], 0, products[f"{name}.ss"].taps)
+            specs[f"{name}.cell"] = MapSpec(h, np.int32, arrays[f"{name}.c0"], 0, ((-1, 0),))
+        else:
+            specs[f"{name}.input"] = MapSpec(2 * h, np.int8, 0, 0, own)
+            for direction, beside in ((f"{name}.{_LEFT_TO_RIGHT}", -1), (f"{name}.{_RIGHT_TO_LEFT}", 1)):
+                h0, c0 = arrays[f"{direction}.h0"], arrays[f"{direction}.c0"]
+                specs[f"{direction}.state"] = MapSpec(h, np.int8, h0, h0, products[f"{direction}.ss"].taps)
+                specs[f"{direction}.cell"] = MapSpec(h, np.int32, c0, c0, ((0, beside),))
+            # right-to-left states once their row is done; nothing above the first row
+            specs[f"{name}.whole_row"] = MapSpec(h, np.int8, 0, 0, products[f"{name}.up"].taps)
     return specs
 
 

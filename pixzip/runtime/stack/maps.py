@@ -20,12 +20,17 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class MapSpec:
-    """One map: features a pixel, type, edge values (each a number or one for every feature), and neighbours read."""
+    """One map: features a pixel, type, edge values (each a number or one for every feature), (dy, dx) that are read."""
 
     width: int
     dtype: type
     above: ArrayLike
     beside: ArrayLike
+    taps: tuple[tuple[int, int], ...]
+
+    def depth(self, slope: int) -> int:
+        """Steps of a wavefront that are kept, this one among them."""
+        return 1 + max(-slope * dy - dx for dy, dx in self.taps)
 
 
 Specs = dict[str, MapSpec]
@@ -91,27 +96,27 @@ class RowView:
 
 
 class StepMaps:
-    """The last steps of a wavefront: (depth, n + h * n, width), position y * n + picture, the row y = -1 in front.
+    """The last steps of a wavefront: (steps, n + h * n, width), position y * n + picture, the row y = -1 in front.
 
     The neighbour (y + dy, x + dx) was computed dx + slope * dy steps ago. Maps begin as ``beside``, which is the edge
     left of every row; ``begin_step`` writes the row y = -1 as if it were coded, and the edge right of rows that ended.
     """
 
-    def __init__(self, specs: Specs, n: int, height: int, width: int, slope: int, depth: int) -> None:
-        self._specs, self._n, self._height, self._width = specs, n, height, width
-        self._slope, self._depth = slope, depth
+    def __init__(self, specs: Specs, n: int, height: int, width: int, slope: int) -> None:
+        self._specs, self._n, self._height, self._width, self._slope = specs, n, height, width, slope
         self._slots: dict[str, NDArray[Any]] = {}
         for name, spec in specs.items():
-            self._slots[name] = np.empty((depth, n + height * n, spec.width), dtype=spec.dtype)
+            self._slots[name] = np.empty((spec.depth(slope), n + height * n, spec.width), dtype=spec.dtype)
             self._slots[name][:] = spec.beside
-        for step in range(-depth, 0):
+        for step in range(-max(map(len, self._slots.values())), 0):
             self._write_above(step)
 
     def _write_above(self, step: int) -> None:
         """The row y = -1 has its column step + slope in this step."""
         inside = 0 <= step + self._slope < self._width
         for name, spec in self._specs.items():
-            self._slots[name][step % self._depth, : self._n] = spec.above if inside else spec.beside
+            slots = self._slots[name]
+            slots[step % len(slots), : self._n] = spec.above if inside else spec.beside
 
     def begin_step(self, step: int) -> None:
         """Write the edge values that belong to this step."""
@@ -120,27 +125,26 @@ class StepMaps:
         if left == 0 and 0 <= row < self._height:
             ended = slice((row + 1) * self._n, (row + 2) * self._n)
             for name, spec in self._specs.items():
-                self._slots[name][step % self._depth, ended] = spec.beside
+                slots = self._slots[name]
+                slots[step % len(slots), ended] = spec.beside
 
     def view(self, step: int, lo: int, hi: int) -> StepView:
         """Positions lo .. hi - 1 of a step."""
-        return StepView(self._slots, self._n, self._slope, self._depth, step, lo, hi)
+        return StepView(self._slots, self._n, self._slope, step, lo, hi)
 
 
 class StepView:
     """Some positions of one step."""
 
-    def __init__(
-        self, slots: dict[str, NDArray[Any]], n: int, slope: int, depth: int, step: int, lo: int, hi: int
-    ) -> None:
-        self._slots, self._n, self._slope, self._depth = slots, n, slope, depth
-        self._step, self._lo = step, lo
+    def __init__(self, slots: dict[str, NDArray[Any]], n: int, slope: int, step: int, lo: int, hi: int) -> None:
+        self._slots, self._n, self._slope, self._step, self._lo = slots, n, slope, step, lo
         self.m = hi - lo
 
     def at(self, name: str, dy: int, dx: int) -> NDArray[Any]:
         """Features (m, width) of the neighbours."""
         start = self._n * (1 + dy) + self._lo
-        return self._slots[name][(self._step + dx + self._slope * dy) % self._depth, start : start + self.m]
+        slots = self._slots[name]
+        return slots[(self._step + dx + self._slope * dy) % len(slots), start : start + self.m]
 
     def columns(self) -> Iterator[tuple[slice, StepView]]:
         """A wavefront has no columns: networks that need them are coded in raster order."""

@@ -87,6 +87,8 @@ def padded_shapes(network: StackNetwork) -> list[tuple[int, int]]:
 def exact_pieces(weight: NDArray[np.int8], largest: int) -> list[slice]:
     """Ranges of inputs, in each of which largest * sum|w| < 2^24 for every output: exact in float32."""
     magnitude = largest * np.abs(weight.astype(np.int64))
+    if magnitude.sum(axis=1).max() < _EXACT:
+        return [slice(0, weight.shape[1])]
     pieces, start, total = [], 0, np.zeros(len(weight), dtype=np.int64)
     for k in range(weight.shape[1]):
         if (total + magnitude[:, k]).max() >= _EXACT:

@@ -31,10 +31,7 @@ class _Wavefront:
     """Maps of a network whose edges allow several rows in a step."""
 
     def __init__(self, network: StackNetwork, n: int, height: int, width: int) -> None:
-        slope = network.slope_at(width)
-        taps = [tap for name, product in network.products.items() if name != "first" for tap in product.taps]
-        depth = 1 + max((-slope * dy - dx for dy, dx in taps), default=0)
-        self._maps = StepMaps(map_specs(network), n, height, width, slope, depth)
+        self._maps = StepMaps(map_specs(network), n, height, width, network.slope_at(width))
 
     def begin(self, step: int) -> None:
         """Before a step, also one without pixels."""
