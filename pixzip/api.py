@@ -1,7 +1,8 @@
 """Images ↔ .pxz bytes, memory to memory: the public API.
 
 A picture of 8 bits a sample in mode L, LA, RGB or RGBA is coded by a model, its alpha plane by a classical codec; the
-whole picture also by a classical codec, and the shorter file is taken. Palettes and other depths are only stored.
+whole picture also by a classical codec, and the shorter file is taken. Palettes and other depths are only stored, but
+bilevel pictures are coded where a model for them is given.
 """
 
 from __future__ import annotations
@@ -106,13 +107,31 @@ def compress_batch(
     if planes[:, 0].size > max_pixels:
         raise LimitError(f"{planes[:, 0].size} pixels in {len(pictures)} pictures, over the limit of {max_pixels}")
     stored = _store(first, planes)
-    if first.depth != 8 or first.mode not in _MODEL_PLANES:
+    if not _codable(first, network):
         return write_container(stored)
     coded = _code(first, planes, network, tile, lanes, how)
     in_brief, as_stored = write_container(coded), write_container(stored)
     if len(as_stored) < len(in_brief):
         return as_stored
     return write_container(replace(coded, model=network.data)) if embed_model else in_brief
+
+
+def _codable(picture: Picture, model: Model) -> bool:
+    """Whether the model is tried on a picture.
+
+    Models of 8-bit pictures leave other depths and palettes to the classical codecs. Raises UsageError where the model
+    is for another kind of pictures: gray or bilevel ones only.
+    """
+    kind = model.network.pictures
+    if kind == "rgb":
+        return picture.depth == 8 and picture.mode in _MODEL_PLANES
+    modes = {"gray": ("L", "LA"), "binary": ("L",)}[kind]
+    depth = 1 if kind == "binary" else 8
+    if picture.mode not in modes or picture.depth != depth:
+        allowed = f"mode {' or '.join(modes)} with {depth} bits a sample"
+        found = f"mode {picture.mode} with {picture.depth} bits"
+        raise UsageError(f"model {model.name} codes pictures of {allowed}; this one has {found}")
+    return True
 
 
 def _check_range(name: str, value: int | None, most: int) -> None:
@@ -186,7 +205,14 @@ def _code(
     count = _MODEL_PLANES[picture.mode]
     colours = planes[:, :count]
     coded = encode(
-        model, colours, tile=tile, lanes=lanes, threads=how.threads, engine=how.engine, progress=how.progress
+        model,
+        colours,
+        depth=picture.depth,
+        tile=tile,
+        lanes=lanes,
+        threads=how.threads,
+        engine=how.engine,
+        progress=how.progress,
     )
     alpha = _store_alpha(planes[:, count:]) if picture.mode in _WITH_ALPHA else None
     digest = model.digest[: pxz.DIGEST_BYTES]
@@ -290,6 +316,7 @@ def _decode(c: Container, model: Model, how: _How) -> NDArray[np.uint8]:
         model,
         c.tiles,
         shape,
+        depth=h.depth,
         tile=h.tile,
         lanes=h.lanes,
         threads=how.threads,

@@ -15,8 +15,7 @@ from pixzip.entropy import encode_words, lane_lengths, lane_order, lane_payload,
 from pixzip.errors import FormatError, UsageError
 from pixzip.model_file import Model
 from pixzip.runtime.engines import choose_engine
-from pixzip.runtime.pipeline import intervals
-from pixzip.runtime.steps import decode_block
+from pixzip.runtime.frozen import decode_block, intervals
 from pixzip.schedule import MAX_LANES, MAX_TILE, Tile, default_lanes, tiles_of
 
 Progress = Callable[[float], None]
@@ -74,19 +73,25 @@ def encode(
     model: Model,
     pixels: NDArray[np.uint8],
     *,
+    depth: int = 8,
     tile: int = DEFAULT_TILE,
     lanes: int | None = None,
     threads: int | None = None,
     engine: str | None = None,
     progress: Progress | None = None,
 ) -> Encoded:
-    """Code pixels (n, 3, h, w), or (n, 1, h, w) for gray, uint8.
+    """Code pixels (n, 3, h, w), or (n, 1, h, w) for gray, uint8; of depth 1, two values, where depth is 1.
 
-    The payloads depend on the model, the pixels, tile and lanes only. Raises UsageError for impossible arguments.
+    The payloads depend on the model, the pixels, tile and lanes only. Raises UsageError for impossible arguments and
+    for pictures of a kind that the model does not code.
     """
     n, channels, height, width = pixels.shape
     if channels not in (1, 3) or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise UsageError(f"pixels of shape {pixels.shape} and type {pixels.dtype}; (n, 1 or 3, h, w) uint8 are coded")
+    if (reason := model.network.refusal(channels, depth)) is not None:
+        raise UsageError(f"pictures of {channels} planes of {depth} bits: model {model.name} {reason}")
+    if pixels.max() >= 1 << depth:
+        raise UsageError(f"sample {pixels.max()} in a picture of depth {depth}")
     if not 1 <= tile <= MAX_TILE or not (lanes is None or 1 <= lanes <= MAX_LANES):
         raise UsageError(f"tile {tile}, lanes {lanes}; allowed are 1 to {MAX_TILE} and 1 to {MAX_LANES}")
     tiles = tiles_of(n, height, width, tile)
@@ -109,7 +114,7 @@ def _encode_tile(
 ) -> tuple[bytes, float]:
     """Payload and row bits of one tile or block."""
     n, colours, height, width = cut.shape
-    planes = np.ascontiguousarray(np.broadcast_to(cut, (n, 3, height, width)))
+    planes = np.ascontiguousarray(np.broadcast_to(cut, (n, model.network.planes, height, width)))
     left = np.empty((height, colours, width, n), dtype=np.uint32)
     frequency = np.empty_like(left)
     group = max(1, _ENCODE_ROWS // width)
@@ -130,7 +135,7 @@ def _lanes(left: NDArray[np.uint32], frequency: NDArray[np.uint32], n: int, lane
     ordered = []
     for values in (left, frequency):
         out = np.empty(values.size, dtype=np.uint32)
-        lane_order(values, n, model.network.slope, lanes, starts, out)
+        lane_order(values, n, model.network.slope_at(m // n), lanes, starts, out)
         ordered.append(out)
     return lane_payload([encode_words(ordered[0][a:b], ordered[1][a:b]) for a, b in zip(starts, stops, strict=True)])
 
@@ -140,6 +145,7 @@ def decode(
     tiles: Sequence[bytes],
     shape: tuple[int, int, int, int],
     *,
+    depth: int = 8,
     tile: int,
     lanes: int,
     threads: int | None = None,
@@ -151,6 +157,8 @@ def decode(
     Raises FormatError when the payloads are not what an encoder writes.
     """
     n, channels, height, width = shape
+    if (reason := model.network.refusal(channels, depth)) is not None:
+        raise FormatError(f"pictures of {channels} planes of {depth} bits: model {model.name} {reason}")
     cuts = tiles_of(n, height, width, tile)
     if len(cuts) != len(tiles):
         raise FormatError(f"{len(tiles)} tiles, a picture of this size has {len(cuts)}")

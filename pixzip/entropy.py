@@ -24,13 +24,18 @@ _ENCODE_AT_ONCE = 1 << 17
 def interval_rows(
     left: NDArray[np.uint32], frequency: NDArray[np.uint32]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Three-symbol rows that give exactly these intervals: symbols (n,) and rows (n, 3) for perfect=False.
+    """Rows of few symbols that give exactly these intervals: symbols (n,) and rows (n, 3) for perfect=False.
 
     A row w makes symbol i cost w_i + 1 out of 2^24 when sum(w) = 2^24 - 3: [left - 1, f - 1, rest - 1], with the true
-    symbol first at the left edge and last at the right edge.
+    symbol first at the left edge and last at the right edge. Where all are at an edge, rows have two symbols: in binary
+    pictures left or rest may be 1, which three cannot share.
     """
     start, size = left.astype(np.int64), frequency.astype(np.int64)
     rest = _TOTAL - start - size
+    if ((start == 0) | (rest == 0)).all():
+        symbols = (start > 0).astype(np.int32)
+        first = np.where(start == 0, size, start)
+        return symbols, np.stack([first - 1, _TOTAL - first - 1], axis=1).astype(np.float32)
     symbols = np.ones(len(start), dtype=np.int32)
     rows = np.stack([start - 1, size - 1, rest - 1], axis=1)
     at_left, at_right = start == 0, rest == 0

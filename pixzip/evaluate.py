@@ -6,9 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.codec import DEFAULT_TILE
+from pixzip.errors import UsageError
 from pixzip.model_file import Model
-from pixzip.runtime import rows
+from pixzip.runtime import frozen
 from pixzip.schedule import tiles_of
+
+#: Positions that run side by side when pictures are small.
+_POSITIONS = 4096
 
 
 def model_bits(
@@ -19,13 +23,18 @@ def model_bits(
     The sum is what a perfect coder without headers would write (design of the residual frame: docs/model-format.md).
     """
     n, colours, height, width = pixels.shape
+    if (reason := model.network.refusal(colours, 1 if pixels.max() <= 1 else 8)) is not None:
+        raise UsageError(f"pictures of {colours} planes: model {model.name} {reason}")
     out = np.empty(pixels.shape, dtype=np.float64)
     for t in tiles_of(n, height, width, tile):
-        for i in range(t.first, t.last):
-            cut = pixels[i : i + 1, :, t.y : t.y + t.h, t.x : t.x + t.w]
-            planes = np.ascontiguousarray(np.broadcast_to(cut, (1, 3, t.h, t.w)))
-            bits = rows.model_bits(model.network, engine, planes, colours)  # (h, c, w)
-            out[i, :, t.y : t.y + t.h, t.x : t.x + t.w] = bits.transpose(1, 0, 2)
+        group = max(1, _POSITIONS // t.w)
+        for i in range(t.first, t.last, group):
+            last = min(i + group, t.last)
+            cut = pixels[i:last, :, t.y : t.y + t.h, t.x : t.x + t.w]
+            planes = np.ascontiguousarray(np.broadcast_to(cut, (last - i, model.network.planes, t.h, t.w)))
+            bits = frozen.model_bits(model.network, engine, planes, colours)  # (h, c, w * n)
+            by_picture = bits.reshape(t.h, colours, t.w, last - i).transpose(3, 1, 0, 2)
+            out[i:last, :, t.y : t.y + t.h, t.x : t.x + t.w] = by_picture
     return out
 
 

@@ -1,18 +1,24 @@
-"""A trained network and its exponents → the integers of a model file."""
+"""A trained network → the integers of a model file: ``freeze_network`` for any, ``freeze`` for a trunk's exponents."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixzip.errors import TrainingError
 from pixzip.model_file import write_model
+from pixzip.nets.calibration import calibrated
 from pixzip.nets.exponents import HIDDEN, INPUT, SIGNED, STATE, ConvExponents, Exponents, LstmExponents
 from pixzip.nets.quantised import GateIntegers, HeadIntegers, Integers
-from pixzip.nets.tables import Tables
-from pixzip.nets.trunk import TrunkModel
+from pixzip.nets.stack import Stack
+from pixzip.nets.stack_calibration import calibrated as calibrated_stack
+from pixzip.nets.stack_integers import stack_arrays, stack_config
+from pixzip.nets.tables import Tables, make_tables
+from pixzip.nets.trunk import TrunkModel, prepare
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -72,3 +78,21 @@ def freeze(model: TrunkModel, e: Exponents, tables: Tables, info: dict[str, Any]
         "info": info,
     }
     return write_model(config, arrays)
+
+
+def freeze_network(network: Any, crops: NDArray[np.uint8], info: dict[str, Any]) -> bytes:
+    """Model file bytes of a trained network of any architecture, calibrated on crops (n, h, w, planes).
+
+    info (training recipe, seeds) is kept in the file and read by nobody. Raises TrainingError for a network without an
+    integer form, TrainingDataError for crops of another kind.
+    """
+    tables = make_tables()
+    if isinstance(network, TrunkModel):
+        batch = prepare(crops)
+        exponents = calibrated(network, torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors), tables)
+        return freeze(network, exponents, tables, info)
+    if not isinstance(network, Stack):
+        raise TrainingError(f"{type(network).__name__}: this network has no integer form")
+    network.prepare(crops)  # refuses crops of another kind
+    e = calibrated_stack(network, crops, tables)
+    return write_model(stack_config(network, e) | {"info": info}, stack_arrays(network, e, tables))

@@ -1,5 +1,6 @@
 """Integer logits → integer frequency rows out of 2^24 (docs/model-format.md, section 6).
 
+A row of a binary picture has two symbols in the place of 256; the logit of the first is 0.
 With w_i = exp_table[max - logit_i] (0 beyond the table), C_i = w_0 + ... + w_(i-1), S = C_256 and M = 2^24 - 256,
 symbol i owns [left_i, left_i + f_i) with left_i = floor(C_i * M / S) + i: every f_i is at least 1 and they sum to 2^24.
 """
@@ -40,22 +41,35 @@ def cumulate(acc: Acc, addend: Ints, shift: Ints, exp: NDArray[np.int32], out: N
 
 
 @jit
+def cumulate_binary(logit: int, exp: NDArray[np.int32], out: NDArray[np.int64]) -> None:
+    """out (3,): the cumulative weights of two symbols whose logits are 0 and ``logit``."""
+    entries = exp.shape[0]
+    largest = max(logit, 0)
+    out[0] = 0
+    out[1] = np.int64(exp[largest]) if largest < entries else np.int64(0)
+    d = largest - logit
+    out[2] = out[1] + (np.int64(exp[d]) if d < entries else np.int64(0))
+
+
+@jit
 def interval(cumulative: NDArray[np.int64], symbol: int) -> tuple[int, int]:
-    """(left, f) of a symbol."""
-    total = cumulative[SYMBOLS]
-    left = cumulative[symbol] * MASS // total + symbol
-    return left, cumulative[symbol + 1] * MASS // total + symbol + 1 - left
+    """(left, f) of a symbol; cumulative (n + 1,) of n symbols."""
+    symbols = cumulative.shape[0] - 1
+    total, mass = cumulative[symbols], (1 << PRECISION) - symbols
+    left = cumulative[symbol] * mass // total + symbol
+    return left, cumulative[symbol + 1] * mass // total + symbol + 1 - left
 
 
 @jit
 def find_symbol(cumulative: NDArray[np.int64], quantile: int) -> int:
-    """The symbol i with left_i <= quantile < left_(i+1)."""
-    total = cumulative[SYMBOLS]
-    low, high = 0, SYMBOLS  # left[low] <= quantile < left[high]
+    """The symbol i with left_i <= quantile < left_(i+1); cumulative (n + 1,) of n symbols."""
+    symbols = cumulative.shape[0] - 1
+    total, mass = cumulative[symbols], (1 << PRECISION) - symbols
+    low, high = 0, symbols  # left[low] <= quantile < left[high]
     while high - low > 1:
         middle = (low + high) >> 1
         # floor(C * M / S) + i <= q  <=>  C * M < (q - i + 1) * S
-        if cumulative[middle] * MASS < (quantile - middle + 1) * total:
+        if cumulative[middle] * mass < (quantile - middle + 1) * total:
             low = middle
         else:
             high = middle
@@ -142,6 +156,34 @@ def row_intervals(
         a, f = interval(cumulative, np.int64(errors[r]) & 255)
         left[r] = a
         frequency[r] = f
+
+
+@jit
+def binary_intervals(
+    acc: Acc,
+    addend: Ints,
+    shift: Ints,
+    exp: NDArray[np.int32],
+    symbols: NDArray[np.int16],
+    left: NDArray[np.uint32],
+    frequency: NDArray[np.uint32],
+) -> None:
+    """As row_intervals, of symbols 0 and 1: acc (m, 1), the logit of a 1."""
+    cumulative = np.empty(3, dtype=np.int64)
+    for r in range(symbols.shape[0]):
+        cumulate_binary(shifted(acc[r, 0], addend[0], shift[0]), exp, cumulative)
+        a, f = interval(cumulative, np.int64(symbols[r]))
+        left[r] = a
+        frequency[r] = f
+
+
+@jit
+def binary_bits(acc: Acc, addend: Ints, shift: Ints, symbols: NDArray[np.int16], each: NDArray[np.float64]) -> None:
+    """As symbol_bits, of symbols 0 and 1: acc (m, 1), the logit of a 1."""
+    for r in range(symbols.shape[0]):
+        logit = shifted(acc[r, 0], addend[0], shift[0]) / LOGITS_PER_NAT
+        against = -logit if symbols[r] else logit  # of the other symbol, less the true one's
+        each[r] = (max(against, 0.0) + math.log1p(math.exp(-abs(against)))) / math.log(2.0)
 
 
 @jit

@@ -27,7 +27,6 @@ PLANES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 1}  # by mode id: L, LA, RGB, RGBA, P
 WITH_ALPHA = (2, 4)
 KNOWN_TYPES = (b"HEAD", b"MODL", b"PALT", b"TRNS", b"ALPH", b"TILE")
 PICTURES_A_BLOCK = 1024
-SLOPE = 2
 WINDOW = [
     *[(-3, dx) for dx in range(-3, 4)],
     *[(-2, dx) for dx in range(-3, 4)],
@@ -221,10 +220,13 @@ def read_varint(payload: bytes, at: int) -> tuple[int, int]:
 def decode_block(payload: bytes, block: Block, header: Header, model: Model, pictures: list[list[Plane]]) -> None:
     """Decodes a TILE chunk into its place in `pictures`: by step, colour, then row (section 8, order in a lane)."""
     lanes = read_lanes(payload, header.lanes)
-    tiles = [Tile(model, block.height, block.width) for _ in range(block.count)]
+    kind = Tile if model.config["architecture"] == "trunk" else PaperTile
+    tiles = [kind(model, block.height, block.width) for _ in range(block.count)]
     colours = 3 if header.mode in (3, 4) else 1
-    for step in range(block.width + SLOPE * (block.height - 1)):
-        at_step = [(y, step - SLOPE * y) for y in range(block.height) if 0 <= step - SLOPE * y < block.width]
+    require(colours <= tiles[0].colours and (not tiles[0].binary or header.depth == 1), "a model for other pictures")
+    slope = tiles[0].slope
+    for step in range(block.width + slope * (block.height - 1)):
+        at_step = [(y, step - slope * y) for y in range(block.height) if 0 <= step - slope * y < block.width]
         for colour in range(colours):
             for y, x in at_step:
                 for i, tile in enumerate(tiles):
@@ -252,7 +254,7 @@ def read_model(data: bytes) -> Model:
     metadata = header.pop("__metadata__")
     require(metadata["format"] == "pixzip-model" and metadata["arithmetic"] == "2", "model file")
     config = json.loads(metadata["config"])
-    require(config["architecture"] == "trunk", "architecture")
+    require(config["architecture"] in ("trunk", "pixelcnn", "row_lstm", "diagonal_bilstm"), "architecture")
     return Model(config, {name: read_array(entry, data[8 + length :]) for name, entry in header.items()})
 
 
@@ -303,11 +305,15 @@ def matvec(weight: list[Vector], v: Vector) -> Vector:
 class Tile:
     """A tile, or one picture of a block: the sub-pixels decoded so far and what the network made of them."""
 
+    slope = 2
+    colours = 3
+    binary = False
+
     def __init__(self, model: Model, height: int, width: int) -> None:
         self.model, self.height, self.width = model, height, width
         self.planes: list[dict[tuple[int, int], int]] = [{}, {}, {}]  # R, G, B
         self.errors: list[dict[tuple[int, int], int]] = [{}, {}, {}]
-        self.vectors: dict[tuple[str, int, int], Vector] = {}  # A, S and C of each block, and the heads' input F
+        self.vectors: dict[Any, Any] = {}  # A, S and C of each block, and the heads' input F
 
     def set_value(self, colour: int, y: int, x: int, symbol: int, gray: bool) -> None:
         """Takes in the symbol of a sub-pixel; in a gray picture its value is that of all three planes."""
@@ -320,11 +326,14 @@ class Tile:
         """left_0 .. left_256 of the sub-pixel (section 6)."""
         if colour == 0:
             self.vectors["F", y, x] = self.features(y, x)
-        logits = self.logits(colour, y, x)
+        return self.left_edges(self.logits(colour, y, x))
+
+    def left_edges(self, logits: Vector) -> Vector:
+        """left_0 .. left_n of n symbols (section 6)."""
         exp = self.model.arrays["table.exp"]
         distances = [max(logits) - logit for logit in logits]
         weights = [exp[distance] if distance < 1024 else 0 for distance in distances]
-        scale = 2**24 - 256
+        scale = 2**24 - len(logits)
         total, before, left = sum(weights), 0, []
         for i, weight in enumerate(weights):
             left.append(before * scale // total + i)
@@ -395,20 +404,20 @@ class Tile:
         sums = [(u << i) + (v << s) for u, v, (i, s) in zip(from_input, from_state, left, strict=True)]
         rounding = zip(sums, arrays[name + ".is.bias"], arrays[name + ".is.shift"], strict=True)
         arguments = [rs(value + bias, shift) for value, bias, shift in rounding]
-        cells, states = self.row_lstm_gates(arguments, self.neighbour(name + ".C", y - 1, x, size))
+        cells, states = self.lstm_gates(arguments, self.neighbour(name + ".C", y - 1, x, size))
         self.vectors[name + ".C", y, x], self.vectors[name + ".S", y, x] = cells, states
         return self.product(name + ".up", states)
 
-    def row_lstm_gates(self, arguments: Vector, cells_above: Vector) -> tuple[Vector, Vector]:
-        """Cells C and states S from the gates' arguments rs(P, is.shift) and the cells above."""
+    def lstm_gates(self, arguments: Vector, cells_before: Vector) -> tuple[Vector, Vector]:
+        """Cells C and states S from the gates' arguments rs(P, is.shift) and the cells before."""
         sigmoid, tanh = self.model.arrays["table.sigmoid"], self.model.arrays["table.tanh"]
-        size = len(cells_above)
+        size = len(cells_before)
         cells, states = [], []
         j = [clip(argument, -1024, 1023) + 1024 for argument in arguments]
         for n in range(size):
             o, f, i = sigmoid[j[n]], sigmoid[j[size + n]], sigmoid[j[2 * size + n]]
             g = tanh[j[3 * size + n]]
-            cell = clip(rs(f * cells_above[n] + i * g, 12), -65535, 65535)
+            cell = clip(rs(f * cells_before[n] + i * g, 12), -65535, 65535)
             cells.append(cell)
             states.append(sat8(rs(o * tanh[clip(rs(cell, 5), -1024, 1023) + 1024], 17)))
         return cells, states
@@ -421,6 +430,179 @@ class Tile:
             known.append(self.model.arrays[head + ".known"][c][clip(self.errors[c][y, x], -128, 127) + 128])
         hidden = self.product(head + ".hidden", self.vectors["F", y, x], *known)
         return self.product(head + ".logit", [relu8(value) for value in hidden])
+
+
+# model-format.md, sections 7 and 8: the paper's networks
+
+
+class PaperTile(Tile):
+    """As Tile, of a pixelcnn, row_lstm or diagonal_bilstm.
+
+    Features are computed colour by colour. A vector has None where a colour is not computed yet; as only weights other
+    than 0 are multiplied, one that its mask should hide ends in an error.
+    """
+
+    def __init__(self, model: Model, height: int, width: int) -> None:
+        super().__init__(model, height, width)
+        self.c = model.config
+        self.colours = 3 if self.c["pictures"] == "rgb" else 1
+        self.binary = self.c["pictures"] == "binary"
+        self.residual = self.c["frame"] == "residual"
+        self.slope = max(4, width) if self.c["architecture"] == "diagonal_bilstm" else 4
+
+    def set_value(self, colour: int, y: int, x: int, symbol: int, gray: bool) -> None:
+        base = self.prediction(colour, y, x) if self.residual else 0
+        value = (base + symbol) % 256
+        for c in range(self.colours) if gray else [colour]:
+            if c > 0 and gray:
+                self.stream(c, y, x)  # a colour that has no symbol still has features
+            self.errors[c][y, x] = value - self.prediction(c, y, x) if self.residual else 0
+            self.planes[c][y, x] = value
+
+    def row(self, colour: int, y: int, x: int) -> Vector:
+        logits = self.logits(colour, y, x)
+        return self.left_edges([0, *logits] if self.binary else logits)
+
+    def own_colour(self, k: int, features: int, colour: int) -> bool:
+        return self.colours * k // features == colour
+
+    def put(self, name: str, y: int, x: int, colour: int, values: Vector, features: int) -> Vector:
+        """Fill one colour of a vector of so many features; the vector so far."""
+        vector = self.vectors.setdefault((name, y, x), [None] * features)
+        places = [k for k in range(features) if self.own_colour(k, features, colour)]
+        for k, value in zip(places, values, strict=True):
+            vector[k] = value
+        return vector
+
+    def at(self, name: str, y: int, x: int, outside: Vector) -> Vector:
+        return self.vectors[name, y, x] if self.inside(y, x) else outside
+
+    def sums(self, name: str, colour: int, v: Vector, gates: int = 1) -> Vector:
+        """weight . v of the outputs of one colour, of each gate in turn; of all outputs where colour is -1."""
+        weight = self.model.arrays[name + ".weight"]
+        rows = self.rows_of(len(weight), colour, gates)
+        return [sum(w * value for w, value in zip(weight[k], v, strict=True) if w) for k in rows]
+
+    def rows_of(self, outputs: int, colour: int, gates: int) -> Vector:
+        each = outputs // gates
+        return [k for k in range(outputs) if colour < 0 or self.own_colour(k % each, each, colour)]
+
+    def rounded(self, name: str, sums: Vector, colour: int, gates: int = 1) -> Vector:
+        """rs(sums + bias, shift) of the same outputs."""
+        bias, shift = (self.model.arrays[f"{name}.{part}"] for part in ("bias", "shift"))
+        rows = self.rows_of(len(bias), colour, gates)
+        return [rs(value + bias[k], shift[k]) for value, k in zip(sums, rows, strict=True)]
+
+    def output(self, name: str, colour: int, v: Vector) -> Vector:
+        return self.rounded(name, self.sums(name, colour, v), colour)
+
+    def pixel_inputs(self, y: int, x: int) -> Vector:
+        """Input features of a pixel; None where a colour is not known yet."""
+        features: Vector = []
+        for c in range(self.colours):
+            value = self.planes[c].get((y, x))
+            if value is None:
+                features += [None] * (1 + self.residual)
+            elif self.binary:
+                features.append(64 if value else -64)
+            else:
+                features.append(value - 128)
+                if self.residual:
+                    features.append(clip(self.errors[c][y, x], -127, 127))
+        return features
+
+    def stream(self, colour: int, y: int, x: int) -> Vector:
+        """One colour of X after all layers; remembered, so that each feature is computed once."""
+        if ("X", colour, y, x) in self.vectors:
+            return self.vectors["X", colour, y, x]
+        if (colour, x) == (0, 0) and y > 0 and self.c["architecture"] == "diagonal_bilstm":
+            self.right_to_left(y - 1)
+        v: Vector = []
+        for dy, dx in [(dy, dx) for dy in (-3, -2, -1, 0) for dx in range(-3, 4) if (dy, dx) <= (0, 0)]:
+            outside = [0] * (self.colours * (1 + self.residual))
+            v += self.pixel_inputs(y + dy, x + dx) if self.inside(y + dy, x + dx) else outside
+        stream = [sat16(value) for value in self.output("first", colour, v)]
+        skipped = [0] * len(stream)
+        layer = {"pixelcnn": self.pixelcnn, "row_lstm": self.row_lstm, "diagonal_bilstm": self.diagonal}
+        for j in range(self.c["layers"]):
+            if self.c["skip"]:
+                values = [sat8(rs(value, self.c["shifts"]["skips"][j])) for value in stream]
+                own = self.put(f"{j}.skip", y, x, colour, values, 2 * self.c["h"])
+                added = self.output(f"layer.{j}.skip", colour, own)
+                skipped = [sat16(a + b) for a, b in zip(skipped, added, strict=True)]
+            change = layer[self.c["architecture"]](f"layer.{j}", self.c["shifts"]["layers"][j], stream, colour, y, x)
+            base = stream if self.c["residual"] else [0] * len(stream)
+            stream = [sat16(a + b) for a, b in zip(base, change, strict=True)]
+        if self.c["skip"]:
+            stream = [sat16(a + b) for a, b in zip(stream, skipped, strict=True)]
+        self.vectors["X", colour, y, x] = stream
+        return stream
+
+    def pixelcnn(self, name: str, a: int, stream: Vector, colour: int, y: int, x: int) -> Vector:
+        h = self.c["h"]
+        own = self.put(name + ".A", y, x, colour, [relu8(rs(value, a)) for value in stream], 2 * h)
+        hidden = [relu8(value) for value in self.output(name + ".down", colour, own)]
+        own = self.put(name + ".B", y, x, colour, hidden, h)
+        v = []
+        for dy, dx in (-1, -1), (-1, 0), (-1, 1), (0, -1):
+            v += self.at(name + ".B", y + dy, x + dx, [-128] * h)
+        hidden = [relu8(value) for value in self.output(name + ".middle", colour, v + own)]
+        return self.output(name + ".up", colour, self.put(name + ".M", y, x, colour, hidden, h))
+
+    def lstm(self, name: str, colour: int, v: Vector, before: Vector, cells: Vector) -> tuple[Vector, Vector]:
+        """Cells and states of one colour: v and before are what is and ss read, cells those of the pixel before."""
+        left = [self.model.arrays[f"{name}.{part}.left"] for part in ("is", "ss")]
+        rows = self.rows_of(len(left[0]), colour, 4)
+        from_input, from_state = self.sums(name + ".is", colour, v, 4), self.sums(name + ".ss", colour, before, 4)
+        both = zip(from_input, from_state, rows, strict=True)
+        sums = [(u << left[0][k]) + (w << left[1][k]) for u, w, k in both]
+        mine = [cell for k, cell in enumerate(cells) if colour < 0 or self.own_colour(k, len(cells), colour)]
+        return self.lstm_gates(self.rounded(name + ".is", sums, colour, 4), mine)
+
+    def row_lstm(self, name: str, a: int, stream: Vector, colour: int, y: int, x: int) -> Vector:
+        h, arrays = self.c["h"], self.model.arrays
+        own = self.put(name + ".A", y, x, colour, [sat8(rs(value, a)) for value in stream], 2 * h)
+        before: Vector = []
+        for dx in -1, 0, 1:
+            inside = 0 <= x + dx < self.width
+            before += self.at(name + ".S", y - 1, x + dx, arrays[name + ".h0"] if inside else [0] * h)
+        cells = self.at(name + ".C", y - 1, x, arrays[name + ".c0"])
+        v = self.at(name + ".A", y, x - 1, [0] * 2 * h) + own
+        new_cells, states = self.lstm(name, colour, v, before, cells)
+        self.put(name + ".C", y, x, colour, new_cells, h)
+        return self.output(name + ".up", colour, self.put(name + ".S", y, x, colour, states, h))
+
+    def diagonal(self, name: str, a: int, stream: Vector, colour: int, y: int, x: int) -> Vector:
+        h, arrays, right = self.c["h"], self.model.arrays, name + ".left_to_right"
+        own = self.put(name + ".A", y, x, colour, [sat8(rs(value, a)) for value in stream], 2 * h)
+        h0, c0 = arrays[right + ".h0"], arrays[right + ".c0"]
+        before = self.at(right + ".S", y - 1, x, h0) + self.at(right + ".S", y, x - 1, h0)
+        cells, states = self.lstm(right, colour, own, before, self.at(right + ".C", y, x - 1, c0))
+        self.put(right + ".C", y, x, colour, cells, h)
+        states = self.put(right + ".S", y, x, colour, states, h)
+        other = self.at(name + ".right_to_left.S", y - 1, x, [0] * h)
+        total = [None if s is None else s + t for s, t in zip(states, other, strict=True)]
+        return self.output(name + ".up", colour, total)
+
+    def right_to_left(self, y: int) -> None:
+        """The other LSTM of every layer on row y, whose pixels are all known."""
+        for j in range(self.c["layers"]):
+            name = f"layer.{j}.right_to_left"
+            h0, c0 = self.model.arrays[name + ".h0"], self.model.arrays[name + ".c0"]
+            for x in reversed(range(self.width)):
+                before = self.at(name + ".S", y - 1, x, h0) + self.at(name + ".S", y, x + 1, h0)
+                cells = self.at(name + ".C", y, x + 1, c0)
+                cells, states = self.lstm(name, -1, self.vectors[f"layer.{j}.A", y, x], before, cells)
+                self.vectors[name + ".C", y, x], self.vectors[name + ".S", y, x] = cells, states
+
+    def logits(self, colour: int, y: int, x: int) -> Vector:
+        stream, c = self.stream(colour, y, x), self.c
+        hidden = [relu8(rs(value, c["shifts"]["head"])) for value in stream]
+        own = self.put("F", y, x, colour, hidden, 2 * c["h"])
+        for name in ("head.one", "head.two"):
+            hidden = [relu8(value) for value in self.output(name, colour, own)]
+            own = self.put(name, y, x, colour, hidden, c["head"])
+        return self.output("head.last", colour, own)
 
 
 def guess(value: Any, y: int, x: int, origin: int) -> int:

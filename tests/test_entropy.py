@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference_decoder import Lane, Refused
 from reference_decoder import read_lanes as reference_read_lanes
+from tiny_model import tables
 
 from pixzip.entropy import (
     Lanes,
@@ -23,6 +24,7 @@ from pixzip.entropy import (
     read_lanes,
 )
 from pixzip.errors import FormatError
+from pixzip.frequencies import cumulate_binary, interval
 
 MASS = 2**24 - 256
 Words = NDArray[np.uint32]
@@ -171,12 +173,49 @@ def test_long_lanes_are_coded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(("left", "f"), [(0, 1), (0, 2**24 - 255), (1, 1), (2**24 - 1, 1), (255, 2**24 - 255), (9, 77)])
 def test_three_entry_rows_are_valid_at_both_edges(left: int, f: int) -> None:
-    symbols, rows = interval_rows(np.array([left], dtype=np.uint32), np.array([f], dtype=np.uint32))
+    lefts, sizes = (np.array(both, dtype=np.uint32) for both in ((left, 9), (f, 77)))  # the second is at no edge
+    symbols, rows = interval_rows(lefts, sizes)
     sizes = rows[0].astype(np.int64) + 1
     assert sizes.sum() == 2**24
     assert sizes.min() >= 1
     before = sizes[: symbols[0]].sum()
     assert (before, sizes[symbols[0]]) == (left, f)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    logits=st.lists(
+        st.one_of(st.integers(-1200, 1200), st.sampled_from([-(2**30), -1024, 0, 1023, 2**30])), max_size=60
+    ),
+    seed=st.integers(0, 99),
+)
+def test_rows_of_two_symbols_are_coded_as_the_document_says(logits: list[int], seed: int) -> None:
+    """Also where one of them has 2^24 - 1 parts of 2^24, which leaves a row of three no room."""
+    symbols = np.random.default_rng(seed).integers(0, 2, len(logits))
+    exp = tables()["table.exp"]
+    rows = np.zeros((len(logits), 3), dtype=np.int64)
+    for logit, row in zip(logits, rows, strict=True):
+        cumulate_binary(logit, exp, row)
+    pairs = [interval(row, symbol) for row, symbol in zip(rows, symbols, strict=True)]
+    left, frequency = (np.array([pair[i] for pair in pairs], dtype=np.uint32) for i in (0, 1))
+    words = encode_words(left, frequency)
+    assert words.tolist() == encoded_by_document(left, frequency)
+    lanes = read_lanes(lane_payload([words]), 1)
+    by_kernel = [pop(row, 0, lanes.state, lanes.words, lanes.start, lanes.stop) for row in rows]
+    assert by_kernel == symbols.tolist()
+    lanes.check_finished()
+    reference = Lane(words.tolist())
+    found = [reference.symbol([0, int(interval(row, 1)[0]), 2**24]) for row in rows]
+    assert found == symbols.tolist()
+    reference.end()
+
+
+@pytest.mark.parametrize(("left", "f"), [(0, 1), (0, 2**24 - 1), (2**24 - 1, 1), (1, 2**24 - 1), (0, 2**23)])
+def test_two_entry_rows_are_valid_at_both_edges(left: int, f: int) -> None:
+    symbols, rows = interval_rows(np.array([left], dtype=np.uint32), np.array([f], dtype=np.uint32))
+    sizes = rows[0].astype(np.int64) + 1
+    assert (len(sizes), sizes.sum(), sizes.min() >= 1) == (2, 2**24, True)
+    assert (sizes[: symbols[0]].sum(), sizes[symbols[0]]) == (left, f)
 
 
 # The lane table and the end of a lane.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import reference_decoder
 from numpy.typing import NDArray
 from reference_decoder import Refused, decode
 from tiny_model import photo, tiny_model
+from tiny_stack import ARCHITECTURES, stack_model
 
 from pixzip import codec
 from pixzip.container import CONSTANT, Coding, Container, Header, checksum, write_container
@@ -25,7 +27,7 @@ PLANES = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3, "P": 1}  # planes in the TILE ch
 def pxz_file(model: Model, pixels: NDArray[np.uint8], mode: str, depth: int = 8, **options: int) -> bytes:
     """A .pxz file of the pixels (n, c, h, w); alpha, where the mode has one, is 77 everywhere."""
     n, c, height, width = pixels.shape
-    encoded = codec.encode(model, pixels, engine="float32", **options)
+    encoded = codec.encode(model, pixels, engine="float32", depth=depth, **options)
     alpha = np.full((n, 1, height, width), 77, dtype=np.uint8)
     planes = np.concatenate([pixels, alpha], axis=1) if mode in ("LA", "RGBA") else pixels
     palette, transparency = (bytes(range(9)), b"\x80") if mode == "P" else (b"", b"")
@@ -65,8 +67,9 @@ def assert_all_agree(model: Model, pixels: NDArray[np.uint8], mode: str, depth: 
     assert by_reference.shape[1] == c + (mode in ("LA", "RGBA"))
     assert (by_reference[:, c:] == 77).all()
 
-    encoded = codec.encode(model, pixels, engine="float32", **options)
-    again = codec.decode(model, encoded.tiles, pixels.shape, tile=encoded.tile, lanes=encoded.lanes, engine="float32")
+    encoded = codec.encode(model, pixels, engine="float32", depth=depth, **options)
+    how = {"depth": depth, "tile": encoded.tile, "lanes": encoded.lanes}
+    again = codec.decode(model, encoded.tiles, pixels.shape, engine="float32", **how)
     assert np.array_equal(again, by_reference[:, :c])
 
 
@@ -136,6 +139,32 @@ def test_reference_decodes_gray_tiles_and_gray_pictures() -> None:
 def test_reference_decodes_a_file_of_every_shipped_model(info: object) -> None:
     model = load_model(info.path.read_bytes(), info.name)  # type: ignore[attr-defined]
     assert_all_agree(model, photo(12, (1, 3, 6, 8)), "RGB", lanes=2)
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize("kind", ["rgb", "rgb residual", "gray", "binary"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_reference_decodes_the_papers_networks(architecture: str, kind: str, extreme: bool) -> None:
+    pictures, _, frame = kind.partition(" ")
+    sizes = {"pictures": pictures, "frame": frame or "raw", "skip": extreme, "layers": 1 + extreme}
+    model = stack_model(architecture, 20, extreme, **sizes)
+    depth = 1 if pictures == "binary" else 8
+    pixels = photo(20, (1, model.network.planes, 6, 5)) >> 8 - depth
+    assert_all_agree(model, pixels, "RGB" if pictures == "rgb" else "L", depth, lanes=2, tile=4)
+    assert_all_agree(model, np.repeat(pixels[:, :, :3], 3, axis=0), "RGB" if pictures == "rgb" else "L", depth, lanes=2)
+    if pictures == "rgb":
+        assert_all_agree(model, pixels[:, :1], "L", lanes=1)
+
+
+def test_reference_refuses_a_model_for_other_pictures() -> None:
+    model = stack_model("pixelcnn", 21, pictures="gray")
+    data = pxz_file(model, photo(21, (1, 1, 3, 3)), "L", lanes=1)
+    at = data.index(b"HEAD") + 8  # type and length
+    head = bytearray(data[at : at + 42])
+    head[12] = 3  # mode RGB
+    crc = zlib.crc32(b"HEAD" + head).to_bytes(4, "little")
+    with pytest.raises(Refused, match="other pictures"):
+        decode(data[:at] + head + crc + data[at + 46 :], model.data)
 
 
 # The reference decoder sees faults that encoder and decoder share, and damage.

@@ -34,7 +34,7 @@ HIDDEN = 255
 #: what rounding up to 5 * 1024 weights and a few biases can add to it.
 MOST_SHIFT = 24
 MOST_LEFT = 5
-_REACH = float(2**24 - 2**19)
+SINGLE_PRODUCT = float(2**24 - 2**19)
 
 
 def best_exponent(values: Tensor, largest: int = SIGNED, lowest: int = -4, highest: int = 12) -> int:
@@ -53,8 +53,10 @@ def _finest(limit: float, values: Tensor) -> Tensor:
     return exponent - 1 - (mantissa == 0.5).int()
 
 
-def weight_exponents(w: Tensor, beside: Tensor | None, x: int, largest: int, out: int) -> Tensor:
-    """Exponents (outputs,) of w (inputs, outputs): the finest at which no weight is cut and no output can reach 2^24.
+def weight_exponents(
+    w: Tensor, beside: Tensor | None, x: int, largest: int, out: int, most: float = SINGLE_PRODUCT
+) -> Tensor:
+    """Exponents (outputs,) of w (inputs, outputs): the finest at which no weight is cut and no output reaches ``most``.
 
     x is the exponent of the inputs, SIGNED or HIDDEN their largest integer, out the exponent of the result, beside
     (outputs,) the largest magnitude of what is added to the product (bias, tables). The right shift x + e - out to the
@@ -65,17 +67,19 @@ def weight_exponents(w: Tensor, beside: Tensor | None, x: int, largest: int, out
     reach = magnitude.sum(0) * (largest + 1) * 2.0**-x
     if beside is not None:
         reach += beside.detach().double().abs()
-    e = torch.minimum(_finest(SIGNED + 0.5, magnitude.amax(0)), _finest(_REACH, reach * 2.0**x))
+    e = torch.minimum(_finest(SIGNED + 0.5, magnitude.amax(0)), _finest(most, reach * 2.0**x))
     return e.clamp_(out - x, MOST_SHIFT + out - x)
 
 
-def gate_exponents(w_is: Tensor, w_ss: Tensor, bias: Tensor, a: int) -> tuple[Tensor, Tensor]:
+def gate_exponents(
+    w_is: Tensor, w_ss: Tensor, bias: Tensor, a: int, most: float = SINGLE_PRODUCT
+) -> tuple[Tensor, Tensor]:
     """Exponents (outputs,) of a Row LSTM layer's input-to-state and state-to-state weights.
 
     The sum of both products is on the finer of their grids; the coarser product is shifted left by at most 5.
     """
-    e_is = weight_exponents(w_is, bias, a, SIGNED, GATE_INDEX)
-    e_ss = weight_exponents(w_ss, bias, STATE, SIGNED, GATE_INDEX)
+    e_is = weight_exponents(w_is, bias, a, SIGNED, GATE_INDEX, most)
+    e_ss = weight_exponents(w_ss, bias, STATE, SIGNED, GATE_INDEX, most)
     ahead = a + e_is - STATE - e_ss
     return e_is - (ahead - MOST_LEFT).clamp_min(0), e_ss - (-ahead - MOST_LEFT).clamp_min(0)
 

@@ -21,6 +21,7 @@ from pixzip.nets.exponents import (
     INPUT,
     LOGIT,
     SIGNED,
+    SINGLE_PRODUCT,
     STATE,
     ConvExponents,
     Exponents,
@@ -69,13 +70,21 @@ class Integers:
     exponent: Tensor
 
     @staticmethod
-    def of(w: Tensor, b: Tensor, x: int, largest: int, out: int, tables: Sequence[Tensor] = ()) -> Integers:
-        """Quantise weights and bias; x, largest and out as in weight_exponents, tables (256, outputs) are added too.
+    def of(
+        w: Tensor,
+        b: Tensor,
+        x: int,
+        largest: int,
+        out: int,
+        tables: Sequence[Tensor] = (),
+        most: float = SINGLE_PRODUCT,
+    ) -> Integers:
+        """Quantise weights and bias; x to out and most as in weight_exponents, tables (256, outputs) are added too.
 
         A hidden layer is held less 128, so 128 * sum(w) goes into the bias of the product it enters.
         """
         beside = b.detach().abs() + sum(table.abs().amax(0) for table in tables)
-        e = weight_exponents(w, beside, x, largest, out)
+        e = weight_exponents(w, beside, x, largest, out, most)
         q, bias = to_int8(w, power(e)), to_int32(b, x + e)
         if largest == HIDDEN:
             bias += kernels.HIDDEN_OFFSET * q.sum(0, dtype=torch.int32)
@@ -169,9 +178,9 @@ class GateIntegers:
     shift: Tensor
 
     @staticmethod
-    def of(w_is: Tensor, w_ss: Tensor, b: Tensor, a: int) -> GateIntegers:
+    def of(w_is: Tensor, w_ss: Tensor, b: Tensor, a: int, most: float = SINGLE_PRODUCT) -> GateIntegers:
         """Quantise the parameters of a layer whose input has exponent a."""
-        e_is, e_ss = gate_exponents(w_is, w_ss, b, a)
+        e_is, e_ss = gate_exponents(w_is, w_ss, b, a, most)
         grid = torch.maximum(a + e_is, STATE + e_ss)
         lefts = (grid - a - e_is, grid - STATE - e_ss)
         weights = (to_int8(w_is, power(e_is)), to_int8(w_ss, power(e_ss)))

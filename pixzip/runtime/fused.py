@@ -15,7 +15,8 @@ from numba import types
 from numpy.typing import NDArray
 
 from pixzip.jit import address, call, inlined, inner, intrinsic
-from pixzip.model_file import Arrays, Network
+from pixzip.model_checks import Arrays
+from pixzip.model_file import Network
 from pixzip.runtime import kernels
 from pixzip.runtime.kernels import Acc, Ints
 from pixzip.runtime.multiply import SLACK, Packed, pack, padded, product

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.model_file import Arrays, Network
+from pixzip.model_checks import Arrays
+from pixzip.model_file import Network
 from pixzip.runtime import kernels
 from pixzip.runtime.engines import make_product
 from pixzip.runtime.kernels import Acc, Ints

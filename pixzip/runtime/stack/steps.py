@@ -1,0 +1,161 @@
+"""Lanes of a block → its pixels, step by step, each step in one sub-step a colour: the decoder's traversal.
+
+A sub-step computes its colour's features in every layer, once, decodes that colour of the step's pixels and writes
+their values, which the next colour's first layer reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixzip.entropy import Lanes, pop
+from pixzip.frequencies import SYMBOLS, cumulate, cumulate_binary
+from pixzip.jit import jit
+from pixzip.runtime.kernels import Ints, shifted
+from pixzip.runtime.stack.inputs import StepPixels
+from pixzip.runtime.stack.layers import Layers, logit_row, map_specs, runs_right_to_left
+from pixzip.runtime.stack.maps import RowMaps, StepMaps, View
+from pixzip.runtime.stack.products import each_colour, whole
+from pixzip.schedule import first_row, last_row, number_of_steps
+from pixzip.stack_model import StackNetwork
+
+Progress = Callable[[float], None]
+#: Called with (step, first position, colour, accumulators (m, logits)); gives the symbols (m,) of these positions.
+Take = Callable[[int, int, int, Ints], NDArray[np.int16]]
+
+
+class _Wavefront:
+    """Maps of a network whose edges allow several rows in a step."""
+
+    def __init__(self, network: StackNetwork, n: int, height: int, width: int) -> None:
+        self._maps = StepMaps(map_specs(network), n, height, width, network.slope_at(width))
+
+    def begin(self, step: int) -> None:
+        """Before a step, also one without pixels."""
+        self._maps.begin_step(step)
+
+    def view(self, step: int, lo: int, hi: int) -> View:
+        """The step's positions."""
+        return self._maps.view(step, lo, hi)
+
+    def end(self, step: int) -> None:
+        """After a step that had pixels."""
+
+
+class _Raster:
+    """Maps of a Diagonal BiLSTM: one pixel of each picture in a step, and its right-to-left half after each row."""
+
+    def __init__(self, network: StackNetwork, engine: str, n: int, height: int, width: int) -> None:
+        self._n, self._width, self._slope = n, width, network.slope_at(width)
+        self._last = self._slope * (height - 1) + width - 1
+        self._maps = RowMaps(map_specs(network), n, width)
+        self._layers = Layers(network, engine, n * width, [whole(network)], runs_right_to_left)
+
+    def begin(self, step: int) -> None:
+        """Before a step, also one without pixels."""
+
+    def view(self, step: int, lo: int, hi: int) -> View:
+        """The step's positions."""
+        x = step % self._slope
+        return self._maps.column_range(x, x + 1)
+
+    def end(self, step: int) -> None:
+        """After a step that had pixels."""
+        if step % self._slope == self._width - 1 and step < self._last:
+            self._layers.end_row(self._maps)
+            self._maps.next_row()
+
+
+def traverse(
+    network: StackNetwork,
+    engine: str,
+    shape: tuple[int, int, int],
+    colours: int,
+    take: Take,
+    progress: Progress | None = None,
+) -> NDArray[np.uint8]:
+    """Run the network over a block of shape (n, h, w) whose symbols ``take`` gives: pixels (n, planes, h, w).
+
+    colours: those taken; planes after them are equal to the first, as where a network for RGB codes a gray picture.
+    """
+    n, height, width = shape
+    slope = network.slope_at(width)
+    pixels = StepPixels(network, n, height, width)
+    parts = each_colour(network)
+    rows = n * min(height, -(-width // slope))
+    layers = Layers(network, engine, rows, parts, lambda name: not runs_right_to_left(name))
+    raster = network.architecture == "diagonal_bilstm"
+    maps = _Raster(network, engine, *shape) if raster else _Wavefront(network, *shape)
+    steps = number_of_steps(height, width, slope)
+    for step in range(steps):
+        maps.begin(step)
+        lo, hi = first_row(step, width, slope) * n, (last_row(step, height, slope) + 1) * n
+        if hi <= lo:
+            continue
+        view = maps.view(step, lo, hi)
+        values = np.zeros(hi - lo, dtype=np.int16)
+        for colour, part in enumerate(parts):
+            first = layers.product("first", part)
+            pixels.windows(step, lo, first.own, first.source(hi - lo))
+            features = layers.features(part, view)
+            if colour < colours:
+                symbols = take(step, lo, colour, layers.logits(part, features))
+                values = (pixels.predictions(colour, step, lo, hi - lo) + symbols) & np.int16(255)
+            pixels.write(colour, step, lo, values)
+        maps.end(step)
+        if progress is not None and step % 16 == 0:
+            progress((step + 1) / steps)
+    return pixels.planes
+
+
+@jit
+def pop_symbols(
+    acc: Ints,
+    addend: Ints,
+    shift: Ints,
+    exp: NDArray[np.int32],
+    state: NDArray[np.uint64],
+    words: NDArray[np.uint32],
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    first: int,
+    out: NDArray[np.int16],
+) -> None:
+    """Decode the symbols of positions first, first + 1, ...: acc (m, 256), or (m, 1) of binary pictures; out (m,)."""
+    lanes = state.shape[0]
+    binary = acc.shape[1] == 1
+    cumulative = np.empty(3 if binary else SYMBOLS + 1, dtype=np.int64)
+    for j in range(out.shape[0]):
+        if binary:
+            cumulate_binary(shifted(acc[j, 0], addend[0], shift[0]), exp, cumulative)
+        else:
+            cumulate(acc[j], addend, shift, exp, cumulative)
+        out[j] = pop(cumulative, (first + j) % lanes, state, words, start, stop)
+
+
+def decode_block(
+    network: StackNetwork,
+    engine: str,
+    lanes: Lanes,
+    shape: tuple[int, int, int],
+    colours: int,
+    progress: Progress | None = None,
+) -> NDArray[np.uint8]:
+    """Pixels (n, planes, h, w) of a block of shape (n, h, w). Raises FormatError where a lane does not end as it must.
+
+    colours: those that the lanes hold.
+    """
+    heads = [logit_row(network, colour) for colour in range(colours)]
+
+    def take(step: int, first: int, colour: int, acc: Ints) -> NDArray[np.int16]:
+        symbols = np.empty(len(acc), dtype=np.int16)
+        row = heads[colour]
+        pop_symbols(acc, *row, lanes.state, lanes.words, lanes.start, lanes.stop, first, symbols)
+        return symbols
+
+    planes = traverse(network, engine, shape, colours, take, progress)
+    lanes.check_finished()
+    return planes
