@@ -97,23 +97,35 @@ def test_the_frozen_loss_is_near_the_float_one_and_the_file_near_both(
 @pytest.mark.parametrize("frame", ["raw", "residual"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_frozen_logits_follow_the_float_ones(architecture: str, frame: str) -> None:
-    """Of an untrained network with every parameter at work, where a tap or state in the wrong place shows at once."""
-    network = randomised(ARCHITECTURES[architecture](frame=frame, layers=2, h=9, head=20, skip=True), 5, scale=0.7)
-    crops = crops_of("rgb", 7, 6, 2, seed=6)
+    """Of a network with every parameter at work, at every place: what a tap, a scale or a learned state moves shows.
+
+    Compared is what differs between pixels, without each logit's mean, which is mostly the last bias.
+    """
+    network = randomised(ARCHITECTURES[architecture](frame=frame, layers=2, h=16, head=40, skip=True), 5)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith(".h0"):
+                parameter.clamp_(-0.9, 0.9)  # as a hidden state is
+            if name.endswith(".c0"):
+                parameter.mul_(4)
+            if name == "head.last.weight":
+                parameter.mul_(10)  # far over the logits' own rounding
+    random = np.random.default_rng(6)
+    crops = np.clip(random.normal(128, 12, (8, 5, 4, 3)), 0, 255).astype(np.uint8)  # coding errors are not cut
     frozen = stack_network(network, first_exponents(network, crops), make_tables())
     pixels = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
-    found = np.empty((7, 3, 6, 2, 256))
+    found = np.empty((5, 3, 4, 8, 256))
 
     def visit(y: int, colour: int, acc: Any, symbols: Any) -> None:
         addend, shift, _ = rows.logit_row(frozen, colour)
-        found[y, colour] = (((acc + addend) >> shift) / 64).reshape(6, 2, 256)
+        found[y, colour] = (((acc + addend) >> shift) / 64).reshape(4, 8, 256)
 
     rows.traverse(frozen, "float32", pixels, 3, visit)
     with torch.no_grad():
-        expected = network.logits(crops).double().numpy()  # (n, planes, h, w, 256)
-    error = found.transpose(3, 1, 0, 2, 4) - expected
-    assert np.sqrt((error**2).mean()) < 0.05 * expected.std()
-    assert np.corrcoef(found.transpose(3, 1, 0, 2, 4).ravel(), expected.ravel())[0, 1] > 0.999
+        expected = network.logits(crops).double().numpy().transpose(2, 1, 3, 0, 4)  # (h, planes, w, n, 256)
+    expected, found = (x - expected.mean(axis=(0, 2, 3), keepdims=True) for x in (expected, found))
+    error = np.sqrt(((found - expected) ** 2).mean(axis=(1, 3, 4)))  # of each place
+    assert error.max() < 0.12 * expected.std()  # rounding gives up to 0.1; a state on another grid 0.13 to 0.9
 
 
 def test_calibration_brings_the_frozen_network_nearer() -> None:
