@@ -287,7 +287,7 @@ _coding = _options(
     click.option(
         "--engine",
         type=click.Choice(["int8", "float32"]),
-        help="How the CPU multiplies; same files either way. int8 needs torch. Default: the faster one.",
+        help="How the CPU multiplies; same files either way. int8 needs VNNI instructions. Default: int8 if it can.",
     ),
     click.option(
         "--max-pixels",

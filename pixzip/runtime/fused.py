@@ -152,8 +152,8 @@ def make_maps(network: Network, places: int) -> Maps:
     )
 
 
-def make_scratch(plan: Plan, spent: NDArray[np.int64] | None = None) -> Scratch:
-    """Space for the largest product of a network; spent (len(PARTS) + 1,) gathers cycles."""
+def make_scratch(plan: Plan) -> Scratch:
+    """Space for the largest product of a network."""
     rows = CHUNK + SLACK
     inputs, width = int(plan.products[:, _INPUTS].max()), int(plan.products[:, _WIDTH].max())
     dtype = np.float32 if plan.weights.dtype == np.float32 else np.int32
@@ -163,7 +163,7 @@ def make_scratch(plan: Plan, spent: NDArray[np.int64] | None = None) -> Scratch:
         np.zeros((2, max(256, int(plan.products[:, _OUTPUTS].max()))), dtype=np.int32),
         np.zeros((CHUNK, channels(plan)), dtype=np.int16),
         np.zeros(len(TAPS), dtype=np.int64),
-        np.zeros(len(PARTS) + 1, dtype=np.int64) if spent is None else spent,
+        np.zeros(len(PARTS) + 1, dtype=np.int64),
     )
 
 

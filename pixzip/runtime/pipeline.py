@@ -162,13 +162,15 @@ def intervals(
     taps = np.array(fused.TAPS, dtype=np.int64)
 
     def work(thread: int) -> None:
-        row, scratch = _make_row(plan, m), fused.make_scratch(plan, None if spent is None else spent[thread])
+        row, scratch = _make_row(plan, m), fused.make_scratch(plan)
         for y in range(thread, height, threads):
             encode_row(plan, picture, maps, row, done, taps, y, scratch)
             if given_up(done):
                 return
             if progress is not None and thread == 0:
                 progress((y + 1) / height)
+        if spent is not None:
+            spent[thread] = scratch.spent
 
     run_together(work, threads, done)
     return picture.left, picture.frequency

@@ -248,14 +248,11 @@ def decode_block(
     plan = fused.make_plan(network, engine)
     places = n * rows_in_ring(height, width, slope) + 1
     planes = np.zeros((n, 3, height, width), dtype=np.uint8)
-    block = Block(
-        planes,
-        np.zeros(planes.shape, dtype=np.int8),
-        lanes.state,
-        lanes.words,
-        lanes.start,
-        lanes.stop,
-    )
+    # A lane's numbers have a cache line of their own: threads that write to one line wait for each other.
+    table = np.zeros((len(lanes.state), 8), dtype=np.int64)
+    state, start, stop = table.view(np.uint64)[:, 0], table[:, 1], table[:, 2]
+    state[:], start[:], stop[:] = lanes.state, lanes.start, lanes.stop
+    block = Block(planes, np.zeros(planes.shape, dtype=np.int8), state, lanes.words, start, stop)
     maps, done = fused.make_maps(network, _DEPTH * places), counters(threads)
     owners = owners_of(len(lanes.state), threads)
     steps, ended = number_of_steps(height, width, slope), width
@@ -263,7 +260,7 @@ def decode_block(
     taps = np.array(fused.TAPS, dtype=np.int64)
 
     def work(thread: int) -> None:
-        own, scratch = _make_own(plan, positions), fused.make_scratch(plan, None if spent is None else spent[thread])
+        own, scratch = _make_own(plan, positions), fused.make_scratch(plan)
         for first in range(0, steps, _AT_ONCE):
             last = min(first + _AT_ONCE, steps)
             shared = (plan, block, maps, own, owners, done, taps)
@@ -272,7 +269,9 @@ def decode_block(
                 return
             if progress is not None and thread == 0:
                 progress(last / steps)
+        if spent is not None:
+            spent[thread] = scratch.spent
 
     run_together(work, threads, done)
-    lanes.check_finished()
+    Lanes(state, lanes.words, start, stop).check_finished()
     return planes
