@@ -23,6 +23,9 @@ from pixzip.data.split import load_split  # noqa: E402
 from pixzip.errors import OutputError, TrainingError  # noqa: E402
 from pixzip.evaluate import bootstrap  # noqa: E402
 from pixzip.model_file import find_model  # noqa: E402
+from pixzip.nets.pixelcnn import PixelCnnConfig  # noqa: E402
+from pixzip.nets.row_lstm import RowLstmConfig  # noqa: E402
+from pixzip.nets.stack import StackConfig  # noqa: E402
 from pixzip.nets.trunk import TrunkConfig, TrunkModel  # noqa: E402
 from pixzip.training import checkpoint, evaluation, loop  # noqa: E402
 from pixzip.training.checkpoint import LAST, Run, load_run  # noqa: E402
@@ -86,6 +89,21 @@ def test_training_learns_and_its_model_codes(config: Config, photos: Path, tmp_p
     pixels = rgb(photos / "0.png").transpose(2, 0, 1)[None]
     coded = codec.encode(model, pixels, engine="float32")
     again = codec.decode(model, coded.tiles, pixels.shape, tile=coded.tile, lanes=coded.lanes, engine="float32")
+    np.testing.assert_array_equal(again, pixels)
+
+
+@pytest.mark.parametrize("model", [RowLstmConfig(h=6, layers=1, head=8), PixelCnnConfig(h=6, layers=1, head=8)])
+def test_the_papers_networks_end_as_models_that_code(
+    model: StackConfig, config: Config, photos: Path, tmp_path: Path
+) -> None:
+    run = replace(changed(config, steps=4, quantised_steps=0, validate_every=4), model=model)
+    assert loop.train(run, tmp_path / "run", tmp_path / "cache") == 0
+    bits = json.loads((tmp_path / "run" / "report.json").read_text())["validation_bits_per_dim"]
+    assert bits["exact"] == pytest.approx(bits["float"], rel=0.01)
+    frozen = find_model(tmp_path / "run" / "model.safetensors")
+    pixels = rgb(photos / "0.png").transpose(2, 0, 1)[None, :, :9, :11]
+    coded = codec.encode(frozen, pixels, engine="float32")
+    again = codec.decode(frozen, coded.tiles, pixels.shape, tile=coded.tile, lanes=coded.lanes, engine="float32")
     np.testing.assert_array_equal(again, pixels)
 
 

@@ -49,6 +49,10 @@ def finish(trainer: Trainer, counts: dict[str, int], say: Callable[[str], None])
         bits["exact"] = exact_bits(model, crops)
         sample = run.network.prepare(crops[:_SATURATION_CROPS])
         report |= {"model_bytes": len(model.data), "saturated": integers.saturation(run.network, sample, run.exponents)}
+    elif integers.freezes_untuned(run.network):
+        model = _freeze(trainer, counts)
+        bits["exact"] = exact_bits(model, crops)
+        report |= {"model_bytes": len(model.data)}
     _write(trainer, "report.json", json.dumps(report, indent=1).encode())
     _write(trainer, "curves.png", curves(read_log(trainer.folder / "log.csv")))
     _write(trainer, "card.md", card(run, model, report, counts).encode())
@@ -68,12 +72,14 @@ def _write(trainer: Trainer, name: str, data: bytes) -> None:
 def _freeze(trainer: Trainer, counts: dict[str, int]) -> Model:
     """The model file, written and read."""
     run = trainer.run
-    assert run.exponents is not None
     info = without_places(to_tables(run.config)) | {
         "pictures": {part: {"count": counts[part], "digest": run.data[part]} for part in counts},
         "setbacks": [s.reason for s in run.setbacks],
     }
-    data = integers.frozen(run.network, run.exponents, info)
+    if run.exponents is not None:
+        data = integers.frozen(run.network, run.exponents, info)
+    else:
+        data = integers.frozen_untuned(run.network, trainer.calibration_crops(), info)
     _write(trainer, "model.safetensors", data)
     return load_model(data, "model")
 

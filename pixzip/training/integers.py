@@ -1,4 +1,4 @@
-"""A trained network ↔ the integers of its decoder, for the networks that have such a form: today the trunk.
+"""A trained network ↔ the integers of its decoder, for the networks that have such a form.
 
 The one place where training meets pixzip.nets.quantised; a network without an integer form ends as a float checkpoint.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pixzip.freeze import freeze
+from pixzip.freeze import freeze, freeze_network
 from pixzip.nets.calibration import calibrated, observe
 from pixzip.nets.exponents import HIDDEN, ConvExponents, Exponents
 from pixzip.nets.quantised import quantised_loss
+from pixzip.nets.stack import Stack
 from pixzip.nets.tables import make_tables
 from pixzip.nets.trunk import Batch, TrunkModel
 
@@ -21,8 +24,18 @@ TABLES = make_tables()
 
 
 def has_integers(network: Any) -> bool:
-    """Whether the network can be frozen."""
+    """Whether the network can be trained on its integers."""
     return isinstance(network, TrunkModel)
+
+
+def freezes_untuned(network: Any) -> bool:
+    """Whether the network is frozen as the float phase leaves it: the paper's, but for Multi-Scale."""
+    return isinstance(network, Stack)
+
+
+def frozen_untuned(network: Any, crops: NDArray[np.uint8], info: dict[str, Any]) -> bytes:
+    """The model file of such a network, calibrated on crops (n, h, w, planes)."""
+    return freeze_network(network, crops, info)
 
 
 def calibrate(network: Any, batch: Batch) -> Exponents:

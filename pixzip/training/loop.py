@@ -154,13 +154,17 @@ class Trainer:
         nats, sub_pixels = self.processes.sum([nats, sub_pixels])
         return nats / sub_pixels / math.log(2)
 
+    def calibration_crops(self) -> Pixels:
+        """Crops of a seed of their own (n, h, w, planes), which exponents are chosen from."""
+        return self.crops.reseeded(1).batch(0, 0, range(_CALIBRATION_CROPS))
+
     def begin_integers(self) -> None:
         """Choose the exponents from crops of a seed of their own; the averaged weights, if any, go on."""
         run = self.run
         if run.average is not None:
             run.average.become_weights(run.network)
-        sample = self.crops.reseeded(1).batch(0, 0, range(_CALIBRATION_CROPS))
-        run.exponents = self.processes.agreed(integers.calibrate(run.network, run.network.prepare(sample)))
+        sample = run.network.prepare(self.calibration_crops())
+        run.exponents = self.processes.agreed(integers.calibrate(run.network, sample))
         run.watch, run.best = Watch(), math.inf
 
     # -------------------------------------------------------------------- checkpoints
@@ -293,7 +297,7 @@ def train(
     held_out = centre_crops(validation, config.data)
     run = Run.new(config, {"train": pictures.digest, "validation": validation.digest}, device)
     if config.training.quantised_steps and not integers.has_integers(run.network):
-        raise TrainingError(f"{config.architecture} has no integer form yet: set training.quantised_steps to 0")
+        raise TrainingError(f"{config.architecture} is not trained on its integers: set training.quantised_steps to 0")
     say(f"{len(pictures)} training pictures, {len(held_out)} validation crops of {len(validation)} pictures")
     trainer = Trainer(run, crops, held_out, folder, processes)
     if processes.leads:
