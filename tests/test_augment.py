@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pixzip.data.augment import aged, grain, half_chroma
+from pixzip.data.augment import CODINGS, Coding, aged, grain, half_chroma
 
 Picture = np.ndarray[Any, Any]
 
@@ -45,8 +45,8 @@ def test_grain_has_the_stated_strength_and_no_offset(seed: int) -> None:
 def test_half_chroma_keeps_luma_and_smooths_colour(seed: int) -> None:
     before = coloured().astype(np.float32)
     after = half_chroma(before, np.random.default_rng(seed))
-    weights = np.array([0.299, 0.587, 0.114])
-    assert np.abs(after @ weights - before @ weights).max() < 0.05
+    change = min(np.abs((c.of_rgb(after) - c.of_rgb(before))[..., 0]).max() - c.luma_step / 2 for c in CODINGS)
+    assert change < 0.05
     assert np.abs(np.diff(chroma(after), axis=1)).mean() < 0.6 * np.abs(np.diff(chroma(before), axis=1)).mean()
 
 
@@ -59,7 +59,24 @@ def test_any_size_is_kept(size: tuple[int, int]) -> None:
         assert out.dtype == np.uint8
 
 
-def test_gray_stays_gray_when_chroma_is_halved() -> None:
+@pytest.mark.parametrize("seed", range(8))
+def test_gray_stays_gray_when_chroma_is_halved(seed: int) -> None:
     gray = np.repeat(coloured()[:, :, :1], 3, axis=2)
-    out = aged(gray, np.random.default_rng(2), 0.0, 1.0)
-    np.testing.assert_array_equal(out, gray)
+    out = aged(gray, np.random.default_rng(seed), 0.0, 1.0)
+    np.testing.assert_array_equal(out, np.repeat(out[:, :, :1], 3, axis=2))
+    assert np.abs(out.astype(int) - gray).max() <= 1
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_codings_go_both_ways(coding: Coding) -> None:
+    before = coloured().astype(np.float32)
+    np.testing.assert_allclose(coding.to_rgb(coding.of_rgb(before)), before, atol=1e-3)
+    np.testing.assert_allclose(coding.of_rgb(np.full((1, 1, 3), 80, np.float32)), [[[80, 0, 0]]], atol=1e-4)
+
+
+def test_levels_of_full_range_jfif_are_those_of_its_8_bit_code() -> None:
+    """Red = Y + 1.402 Cr: one step of Cr, in levels of R - Y."""
+    ycc = CODINGS[0].of_rgb(np.array([[[200.0, 100.0, 50.0]]], dtype=np.float32)) / CODINGS[0].steps()
+    luma = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
+    blue, red = 0.5 / 0.886 * (50 - luma), 0.5 / 0.701 * (200 - luma)
+    np.testing.assert_allclose(ycc, [[[luma, blue, red]]], atol=1e-3)
