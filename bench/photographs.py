@@ -10,7 +10,6 @@ where the package pillow-jxl-plugin is installed.
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import platform
 import time
@@ -25,6 +24,7 @@ import pixzip
 from pixzip import codec, evaluate
 from pixzip.container import read_container
 from pixzip.model_file import Model, find_model
+from pixzip.runtime.engines import choose_engine
 
 try:
     import pillow_jxl  # noqa: F401  registers the JXL format
@@ -52,11 +52,6 @@ def peer_bits(pixels: np.ndarray[Any, np.dtype[np.uint8]], options: dict[str, An
     return 8 * len(out.getvalue())
 
 
-def engine() -> str:
-    """The faster engine that is installed; the bits are the same."""
-    return "int8" if importlib.util.find_spec("torch") else "float32"
-
-
 def measure(path: Path, name: str, model: Model, peers: bool, gray: bool) -> dict[str, Any]:
     """One row of the table; bits are totals of the picture."""
     with Image.open(path) as image:
@@ -72,7 +67,7 @@ def measure(path: Path, name: str, model: Model, peers: bool, gray: bool) -> dic
     if not np.array_equal(decoded, planes[0]):
         raise SystemExit(f"{path}: the pixels did not come back")
     row: dict[str, Any] = {"picture": path.name, "sub_pixels": planes.size}
-    row["model"] = float(evaluate.model_bits(model, planes, engine=engine()).sum())
+    row["model"] = float(evaluate.model_bits(model, planes, engine=choose_engine(None)).sum())
     row["rows"] = encoded.row_bits
     row["payload"] = 8 * sum(len(t) for t in encoded.tiles)
     row["file"] = 8 * len(file)

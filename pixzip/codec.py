@@ -15,7 +15,7 @@ from pixzip.entropy import encode_words, lane_lengths, lane_order, lane_payload,
 from pixzip.errors import FormatError, UsageError
 from pixzip.model_file import Model
 from pixzip.runtime.engines import choose_engine
-from pixzip.runtime.frozen import decode_block, intervals
+from pixzip.runtime.frozen import decode_block, intervals, products_alone, shares_a_block
 from pixzip.schedule import MAX_LANES, MAX_TILE, Tile, default_lanes, tiles_of
 
 Progress = Callable[[float], None]
@@ -57,16 +57,19 @@ class _Share:
         return update
 
 
-def _run(work: Callable[[int, int], object], count: int, threads: int | None) -> list[object]:
+def _run(model: Model, work: Callable[[int, int], object], count: int, threads: int | None) -> list[object]:
     """Run work(0, n), ..., work(count - 1, n), where n is the number of threads that each may use.
 
-    Many tiles run side by side, which needs no waiting; few tiles one after another, each on all threads.
+    Many tiles run side by side, which needs no waiting; few tiles one after another, each on all threads, where the
+    network has a use for them.
     """
     threads = threads or os.cpu_count() or 1
-    if threads == 1 or count < 4 * threads:
-        return [work(i, threads) for i in range(count)]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda i: work(i, 1), range(count)))
+    shared = shares_a_block(model.network) and count < 4 * threads
+    with products_alone(model.network):
+        if threads == 1 or count == 1 or shared:
+            return [work(i, threads) for i in range(count)]
+        with ThreadPoolExecutor(min(threads, count)) as pool:
+            return list(pool.map(lambda i: work(i, 1), range(count)))
 
 
 def encode(
@@ -105,7 +108,7 @@ def encode(
         cut = pixels[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w]
         return _encode_tile(model, cut, lanes, engine, threads, share.of(index))
 
-    made = [m for m in _run(work, len(tiles), threads) if isinstance(m, tuple)]
+    made = [m for m in _run(model, work, len(tiles), threads) if isinstance(m, tuple)]
     return Encoded(tuple(m[0] for m in made), tile, lanes, sum(m[1] for m in made))
 
 
@@ -172,5 +175,5 @@ def decode(
         planes = decode_block(model.network, engine, streams, size, channels, share.of(index), threads)
         out[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] = planes[:, :channels]
 
-    _run(work, len(cuts), threads)
+    _run(model, work, len(cuts), threads)
     return out

@@ -84,10 +84,6 @@ class Network:
         """As slope: the same for pictures of every width."""
         return self.slope
 
-    def shapes(self) -> list[tuple[int, int]]:
-        """(outputs, inputs) of all products."""
-        return [(a.shape[0], a.shape[1]) for name, a in self.arrays.items() if name.endswith(".weight")]
-
     def refusal(self, colours: int, depth: int) -> str | None:
         """Why this network codes no pictures of so many colours and bits a sample, 8 at most: it codes them all."""
         return None

@@ -198,12 +198,6 @@ class StackNetwork:
 
         return slope_of(self.edges(width))
 
-    def shapes(self) -> list[tuple[int, int]]:
-        """(outputs, inputs) that the engines multiply: of whole products and of each colour's, rounded up."""
-        from pixzip.runtime.stack.products import padded_shapes
-
-        return padded_shapes(self)
-
     def macs_per_pixel(self) -> int:
         """Multiply-accumulates of one pixel; weights that a mask hides do not count."""
         groups = self.planes

@@ -31,7 +31,7 @@ from pixzip.nets.stack_calibration import (  # noqa: E402
 from pixzip.nets.stack_integers import stack_network  # noqa: E402
 from pixzip.nets.tables import make_tables  # noqa: E402
 from pixzip.nets.trunk import TrunkConfig  # noqa: E402
-from pixzip.runtime.stack import rows  # noqa: E402
+from pixzip.runtime.stack import layers, rows  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +117,7 @@ def test_frozen_logits_follow_the_float_ones(architecture: str, frame: str) -> N
     found = np.empty((5, 3, 4, 8, 256))
 
     def visit(y: int, colour: int, acc: Any, symbols: Any) -> None:
-        addend, shift, _ = rows.logit_row(frozen, colour)
+        addend, shift, _ = layers.logit_row(frozen, colour)
         found[y, colour] = (((acc + addend) >> shift) / 64).reshape(4, 8, 256)
 
     rows.traverse(frozen, "float32", pixels, 3, visit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +28,7 @@ from pixzip.runtime.stack.inputs import picture_inputs
 from pixzip.schedule import first_row, last_row, number_of_steps
 from pixzip.stack_model import PLANES, Product, StackNetwork, read_paper
 
-TORCH = importlib.util.find_spec("torch") is not None
-ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not TORCH, reason="torch is not installed"))]
+ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions"))]
 #: Kinds of pictures, frames and connections; each occurs with every architecture.
 KINDS: dict[str, dict[str, Any]] = {
     "rgb": {},
@@ -140,13 +139,11 @@ def test_pictures_of_a_batch_do_not_mix(architecture: str) -> None:
         assert np.array_equal(together[i : i + 1], by_rows(network, pixels[i : i + 1]))
 
 
-@pytest.mark.skipif(not TORCH, reason="torch is not installed")
+@pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions")
 @pytest.mark.parametrize("extreme", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_engines_agree(architecture: str, extreme: bool) -> None:
     network, pixels = stack_model(architecture, 7, extreme).network, pixels_for("rgb", (2, 5, 6))
-    if not HAS_INT8:
-        pytest.skip("no VNNI instructions here")
     expected = by_rows(network, pixels)
     assert np.array_equal(by_rows(network, pixels, "int8"), expected)
     assert np.array_equal(by_steps(network, pixels, "int8"), expected)
@@ -188,7 +185,16 @@ def test_pieces_of_a_product_are_exact_and_whole() -> None:
     assert max(reach) < 1 << 24 <= min(reach[:-1]) + 254 * 127
 
 
-@pytest.mark.skipif(not TORCH, reason="torch is not installed")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_coding_needs_no_torch(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    model, pixels = stack_model(architecture, 3), pixels_for("rgb", (3, 5, 6))
+    coded = codec.encode(model, pixels, lanes=2)
+    again = codec.decode(model, coded.tiles, pixels.shape, tile=coded.tile, lanes=coded.lanes)
+    assert np.array_equal(again, pixels)
+
+
+@pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions")
 def test_the_papers_widest_layers_agree_on_both_engines() -> None:
     """h = 512 with weights at their limits: the input-to-state sums pass 2^24."""
     network = stack_model("row_lstm", 9, pictures="gray", layers=1, h=512, head=8).network
@@ -329,7 +335,7 @@ def test_fields_are_those_of_the_paper() -> None:
     content=st.sampled_from(["noise", "constant", "photo"]),
     lanes=st.integers(1, 64),
     tile=st.sampled_from([1, 5, 8, 64]),
-    engine=st.sampled_from(["float32", "int8"] if TORCH else ["float32"]),
+    engine=st.sampled_from(["float32", "int8"] if HAS_INT8 else ["float32"]),
     threads=st.sampled_from([1, 2]),
 )
 def test_decode_inverts_encode(

@@ -20,7 +20,7 @@ from pixzip import codec
 from pixzip.entropy import read_lanes
 from pixzip.errors import FormatError, UsageError
 from pixzip.model_file import Model, load_model, write_model
-from pixzip.runtime import kernels, pipeline, progress, rows, steps
+from pixzip.runtime import frozen, kernels, pipeline, progress, steps
 from pixzip.runtime.fused import TAPS
 from pixzip.runtime.multiply import HAS_INT8
 from pixzip.runtime.network import Layers
@@ -205,7 +205,7 @@ class Recorder:
         """Accumulators (n, h, w, 3, 256) of the encoder's traversal of pixels (n, 3, h, w)."""
         n, _, h, w = pixels.shape
         self.calls.clear()
-        rows.intervals(model.network, "float32", pixels, 3)
+        frozen.plain_intervals(model.network, "float32", pixels, 3)
         return np.array(self.calls).reshape(h, 3, w, n, 256).transpose(3, 0, 2, 1, 4)
 
 
@@ -214,7 +214,7 @@ def plain_and_compiled_agree(
 ) -> bool:
     """Whether the plain traversal, that of the encoder and that of the decoder see the same frequencies."""
     compiled = compiled or model
-    plain = rows.intervals(model.network, engine, pixels, 3)
+    plain = frozen.plain_intervals(model.network, engine, pixels, 3)
     if not np.array_equal(plain, pipeline.intervals(compiled.network, engine, pixels, 3, threads=threads)):
         return False
     n, _, h, w = pixels.shape
@@ -281,7 +281,7 @@ def test_a_sub_pixel_changes_no_row_up_to_its_own_and_does_change_later_ones(
 
 def in_raster_order(model: Model, pixels: Pixels) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """(left, f) of all true symbols of one picture."""
-    left, frequency = rows.intervals(model.network, "float32", pixels, 3)  # (h, 3, w)
+    left, frequency = frozen.plain_intervals(model.network, "float32", pixels, 3)  # (h, 3, w)
     return left.transpose(0, 2, 1).reshape(-1), frequency.transpose(0, 2, 1).reshape(-1)
 
 

@@ -135,7 +135,7 @@ def calibrated(network: Stack, crops: NDArray[np.uint8], tables: Tables) -> dict
     def distance(e: Exponents) -> float:
         return divergence(stack_network(network, e, tables), engine, planes, log_p)
 
-    with one_thread(engine):
+    with one_thread():
         least = distance(best)
         for name in [*readers(network), "stream"]:
             for by in (1, -1):

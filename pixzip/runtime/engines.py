@@ -54,9 +54,10 @@ class Float32Product:
 
 
 @jit
-def _multiply(
+def multiply(
     source: NDArray[np.int8], weights: Packed, rows: int, real: NDArray[np.int32], acc: NDArray[np.int32]
 ) -> None:
+    """runtime.multiply.product for callers in Python: source (rows, inputs), acc (rows, padded outputs)."""
     product(source, weights, rows, source.shape[1], real, acc)
 
 
@@ -72,12 +73,12 @@ class Int8Product:
         self._outputs = outputs
 
     def __call__(self, rows: int) -> Acc:
-        _multiply(self.source, self._weight, rows, self._nothing, self._acc)
+        multiply(self.source, self._weight, rows, self._nothing, self._acc)
         return self._acc[:rows, : self._outputs]
 
 
 @contextmanager
-def one_thread(engine: str) -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Within the block numpy's products run on the calling thread.
 
     The products of one step take tens of microseconds: on a machine with other work, threads that wait for each other

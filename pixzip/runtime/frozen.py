@@ -2,20 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.entropy import Lanes
+from pixzip.frequencies import binary_bits, binary_intervals, row_intervals, symbol_bits
 from pixzip.model_file import Frozen
+from pixzip.runtime import network as trunk
 from pixzip.runtime import pipeline, rows, steps
 from pixzip.runtime.engines import one_thread
+from pixzip.runtime.stack import layers as stack_layers
 from pixzip.runtime.stack import rows as stack_rows
 from pixzip.runtime.stack import steps as stack_steps
 from pixzip.stack_model import StackNetwork
 
 Progress = Callable[[float], None]
+
+
+def shares_a_block(network: Frozen) -> bool:
+    """Whether several threads can work on one block; otherwise each works on blocks of its own."""
+    return not isinstance(network, StackNetwork)
+
+
+@contextmanager
+def products_alone(network: Frozen) -> Iterator[None]:
+    """Within the block numpy's products, which the trunk does without, run on the thread that calls them."""
+    if not isinstance(network, StackNetwork):
+        yield
+        return
+    with one_thread():
+        yield
+
+
+def _scored(
+    network: Frozen,
+    engine: str,
+    planes: NDArray[np.uint8],
+    colours: int,
+    write: Callable[[int, int, Any, Any, NDArray[np.int16]], None],
+    progress: Progress | None = None,
+) -> None:
+    """Call write(y, colour, accumulators, logit_row of the colour, symbols) for each row of a block."""
+    if isinstance(network, StackNetwork):
+        heads: Any = [stack_layers.logit_row(network, colour) for colour in range(colours)]
+    else:
+        heads = [trunk.logit_row(network, colour) for colour in range(colours)]
+
+    def visit(y: int, colour: int, acc: Any, symbols: NDArray[np.int16]) -> None:
+        write(y, colour, acc, heads[colour], symbols)
+
+    if isinstance(network, StackNetwork):
+        stack_rows.traverse(network, engine, planes, colours, visit, progress)
+    else:
+        rows.traverse(network, engine, planes, colours, visit, progress)
+
+
+def _is_binary(network: Frozen) -> bool:
+    return isinstance(network, StackNetwork) and network.pictures == "binary"
+
+
+def plain_intervals(
+    network: Frozen, engine: str, planes: NDArray[np.uint8], colours: int, progress: Progress | None = None
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """As intervals, row by row on one thread: what the trunk's fast traversal is compared with."""
+    n, _, height, width = planes.shape
+    left = np.empty((height, colours, width * n), dtype=np.uint32)
+    frequency = np.empty_like(left)
+    of_row: Any = binary_intervals if _is_binary(network) else row_intervals
+
+    def write(y: int, colour: int, acc: Any, head: Any, symbols: NDArray[np.int16]) -> None:
+        of_row(acc, *head, symbols, left[y, colour], frequency[y, colour])
+
+    _scored(network, engine, planes, colours, write, progress)
+    return left, frequency
 
 
 def intervals(
@@ -28,19 +91,24 @@ def intervals(
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """(left, f) of every symbol of a block (n, planes of the network, h, w): two arrays (h, colours, w * n).
 
-    threads: at most as many work on the block; those of the paper's networks are one.
+    Position x * n + picture. threads: at most as many work on the block, where the network lets them (shares_a_block).
     """
     if isinstance(network, StackNetwork):
-        with one_thread(engine):
-            return stack_rows.intervals(network, engine, planes, colours, progress)
+        return plain_intervals(network, engine, planes, colours, progress)
     return pipeline.intervals(network, engine, planes, colours, progress, threads)
 
 
 def model_bits(network: Frozen, engine: str, planes: NDArray[np.uint8], colours: int) -> NDArray[np.float64]:
     """-log2 softmax of the integer logits, in float64, at every symbol: (h, colours, w * n)."""
-    if isinstance(network, StackNetwork):
-        return stack_rows.model_bits(network, engine, planes, colours)
-    return rows.model_bits(network, engine, planes, colours)
+    n, _, height, width = planes.shape
+    bits = np.empty((height, colours, width * n), dtype=np.float64)
+    of_row: Any = binary_bits if _is_binary(network) else symbol_bits
+
+    def write(y: int, colour: int, acc: Any, head: Any, symbols: NDArray[np.int16]) -> None:
+        of_row(acc, *head[:2], symbols, bits[y, colour])
+
+    _scored(network, engine, planes, colours, write)
+    return bits
 
 
 def decode_block(
@@ -54,6 +122,5 @@ def decode_block(
 ) -> NDArray[np.uint8]:
     """Pixels (n, planes of the network, h, w) of a block of shape (n, h, w); threads as in intervals."""
     if isinstance(network, StackNetwork):
-        with one_thread(engine):
-            return stack_steps.decode_block(network, engine, lanes, shape, colours, progress)
+        return stack_steps.decode_block(network, engine, lanes, shape, colours, progress)
     return steps.decode_block(network, engine, lanes, shape, colours, progress, threads)

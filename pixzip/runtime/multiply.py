@@ -195,7 +195,7 @@ def product(source: Any, weights: Any, rows: int, inputs: int, real: Any, acc: A
     source is (rows, inputs) int8, acc (rows, padded outputs) int32, or float32 where the weights are; both have SLACK
     rows more behind them in memory. real: space for (rows + SLACK) * inputs float32, unused by int8.
     """
-    raise NotImplementedError
+    raise TypeError("product is for compiled callers; runtime.engines.multiply for others")
 
 
 @overload(product)

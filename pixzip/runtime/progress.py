@@ -116,7 +116,11 @@ def run_together(work: Callable[[int], None], count: int, done: Counters) -> Non
         guarded(0)
         return
     with ThreadPoolExecutor(count - 1) as pool:
-        others = [pool.submit(guarded, index) for index in range(1, count)]
+        try:
+            others = [pool.submit(guarded, index) for index in range(1, count)]
+        except BaseException:  # no more threads: those that run wait for it
+            done[:] = _GIVEN_UP
+            raise
         guarded(0)
         for other in others:
             other.result()

@@ -1,4 +1,4 @@
-"""Pixels of a block → intervals of all its symbols, row by row through all layers: the encoder's traversal.
+"""Pixels of a block → accumulators of all its symbols, row by row through all layers: the plain traversal.
 
 All pixels are known, so row y of a layer needs only row y of the layer below and row y - 1 of its own map. Memory is
 two rows a layer. Position x * n + picture; maps have n zero positions at either end.
@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.frame import block_row_inputs, picture_errors
-from pixzip.frequencies import row_intervals, symbol_bits
 from pixzip.model_file import Network
 from pixzip.runtime.kernels import Acc
-from pixzip.runtime.network import Layers, logit_row
+from pixzip.runtime.network import Layers
 
 Progress = Callable[[float], None]
 
@@ -59,7 +58,7 @@ def trunk_row(layers: Layers, maps: _Maps) -> None:
             layers.lstm(block, is_taps, ss_taps, maps.at(c, -1, 0), maps.at(c, 0, 0), maps.at(h, 0, 0))
 
 
-#: Called with (y, colour, accumulators (m, 256), errors (3, m)) for every row and colour, in this order.
+#: Called with (y, colour, accumulators (m, 256), errors (m,)) for every row and colour, in this order.
 Visit = Callable[[int, int, Acc, NDArray[np.int16]], None]
 
 
@@ -87,37 +86,7 @@ def traverse(
         layers.features(m)
         row_errors = np.ascontiguousarray(errors[:, :, y, :].transpose(1, 2, 0)).reshape(3, m)
         for colour in range(colours):
-            visit(y, colour, layers.logits(colour, row_errors), row_errors)
+            visit(y, colour, layers.logits(colour, row_errors), row_errors[colour])
         maps.next_row()
         if progress is not None:
             progress((y + 1) / height)
-
-
-def intervals(
-    network: Network, engine: str, planes: NDArray[np.uint8], colours: int, progress: Progress | None = None
-) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """(left, f) of every symbol of a block: two arrays (h, colours, w * n), position x * n + picture."""
-    n, _, height, width = planes.shape
-    left = np.empty((height, colours, width * n), dtype=np.uint32)
-    frequency = np.empty_like(left)
-    heads = [logit_row(network, colour) for colour in range(colours)]
-
-    def visit(y: int, colour: int, acc: Acc, errors: NDArray[np.int16]) -> None:
-        row_intervals(acc, *heads[colour], errors[colour], left[y, colour], frequency[y, colour])
-
-    traverse(network, engine, planes, colours, visit, progress)
-    return left, frequency
-
-
-def model_bits(network: Network, engine: str, planes: NDArray[np.uint8], colours: int) -> NDArray[np.float64]:
-    """-log2 softmax of the integer logits, in float64, at every symbol: (h, colours, w * n)."""
-    n, _, height, width = planes.shape
-    bits = np.empty((height, colours, width * n), dtype=np.float64)
-    heads = [logit_row(network, colour) for colour in range(colours)]
-
-    def visit(y: int, colour: int, acc: Acc, errors: NDArray[np.int16]) -> None:
-        addend, shift, _ = heads[colour]
-        symbol_bits(acc, addend, shift, errors[colour], bits[y, colour])
-
-    traverse(network, engine, planes, colours, visit)
-    return bits

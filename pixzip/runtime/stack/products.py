@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.runtime import kernels
-from pixzip.runtime.engines import padded_rows
+from pixzip.runtime.engines import multiply, padded_rows
 from pixzip.runtime.kernels import Ints
+from pixzip.runtime.multiply import SLACK, pack, padded
 from pixzip.stack_model import Product, StackNetwork, colour_starts
 
 #: float32 is exact for integers below this.
@@ -67,21 +68,6 @@ def output_rows(product: Product, part: Part, groups: int) -> NDArray[np.int64]:
     """Which outputs of the stored arrays belong to a part: its features of every gate."""
     one = np.arange(product.outputs)[features_of(part, product.outputs, groups)]
     return np.concatenate([one + gate * product.outputs for gate in range(product.gates)])
-
-
-def _up8(size: int) -> int:
-    return max(8, (size + 7) & ~7)
-
-
-def padded_shapes(network: StackNetwork) -> list[tuple[int, int]]:
-    """(outputs, inputs) of all parts of all products, rounded up to what the engines multiply."""
-    shapes = set()
-    for product in network.products.values():
-        for part in (whole(network), *each_colour(network)):
-            outputs = len(output_rows(product, part, network.planes))
-            inputs = len(product.taps) * product.inputs + own_inputs(product, part, network.planes)
-            shapes.add((_up8(outputs), _up8(inputs)))
-    return sorted(shapes)
 
 
 def exact_pieces(weight: NDArray[np.int8], largest: int) -> list[slice]:
@@ -200,29 +186,25 @@ class _Float32:
 
 
 class _Int8:
-    """torch's int8 product, exact in int32; inputs and outputs are filled up to multiples of 8 with zero weights."""
+    """The product on VNNI instructions; inputs are filled up to a multiple of 4 with weights of 0."""
 
     def __init__(self, weight: NDArray[np.int8], largest: int, rows: int, role: str, buffers: Buffers) -> None:
-        import torch
-
-        self._torch, self._outputs = torch, weight.shape[0]
+        self._outputs, inputs = weight.shape
         self._role, self._buffers = role, buffers
-        filled = np.zeros((_up8(weight.shape[0]), _up8(weight.shape[1])), dtype=np.int8)
-        filled[: weight.shape[0], : weight.shape[1]] = weight
-        self._shape = filled.shape
-        self._weight = torch.from_numpy(filled).t()
-        buffers.reserve("source", np.int8, rows, self._shape[1])
-        buffers.reserve("product", np.int32, rows, self._shape[0])
+        self._inputs, self._width = -(-inputs // 4) * 4, padded(self._outputs)
+        filled = np.zeros((self._outputs, self._inputs), dtype=np.int8)
+        filled[:, :inputs] = weight
+        self._weight, self._nothing = pack(filled, "int8"), np.zeros(0, dtype=np.int32)
+        buffers.reserve("source", np.int8, rows + SLACK, self._inputs)
+        buffers.reserve("product", np.int32, rows + SLACK, self._width)
         buffers.reserve(role, np.int32, rows, self._outputs)
 
     def source(self, m: int) -> Map:
-        return self._buffers.view("source", m, self._shape[1])
+        return self._buffers.view("source", m, self._inputs)
 
     def __call__(self, m: int) -> Ints:
-        size, view = padded_rows(m), self._buffers.view
-        source, product = view("source", size, self._shape[1]), view("product", size, self._shape[0])
-        tensors = self._torch.from_numpy(source), self._torch.from_numpy(product)
-        self._torch._int_mm(tensors[0], self._weight, out=tensors[1])
-        out: Ints = view(self._role, m, self._outputs)
-        out[:] = product[:m, : self._outputs]
+        view = self._buffers.view
+        acc, out = view("product", m, self._width), view(self._role, m, self._outputs)
+        multiply(self.source(m), self._weight, m, self._nothing, acc)
+        out[:] = acc[:, : self._outputs]
         return out

@@ -1,4 +1,4 @@
-"""Pixels of a block → intervals of all its symbols, row by row through all layers: the encoder's traversal.
+"""Pixels of a block → accumulators of all its symbols, row by row through all layers: the encoder's traversal.
 
 All pixels are known, so all colours of a whole row pass a layer together, and memory is two rows a map.
 """
@@ -10,10 +10,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.frequencies import binary_bits, binary_intervals, row_intervals, symbol_bits
 from pixzip.runtime.kernels import Ints
 from pixzip.runtime.stack.inputs import picture_inputs, row_windows
-from pixzip.runtime.stack.layers import Layers, logit_row, map_specs
+from pixzip.runtime.stack.layers import Layers, map_specs
 from pixzip.runtime.stack.maps import RowMaps
 from pixzip.runtime.stack.products import features_of, whole
 from pixzip.stack_model import StackNetwork
@@ -52,35 +51,3 @@ def traverse(
         maps.next_row()
         if progress is not None:
             progress((y + 1) / height)
-
-
-def intervals(
-    network: StackNetwork, engine: str, planes: NDArray[np.uint8], colours: int, progress: Progress | None = None
-) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """(left, f) of every symbol of a block: two arrays (h, colours, w * n), position x * n + picture."""
-    n, _, height, width = planes.shape
-    left = np.empty((height, colours, width * n), dtype=np.uint32)
-    frequency = np.empty_like(left)
-    heads = [logit_row(network, colour) for colour in range(colours)]
-    rows = binary_intervals if network.pictures == "binary" else row_intervals
-
-    def visit(y: int, colour: int, acc: Ints, symbols: NDArray[np.int16]) -> None:
-        rows(acc, *heads[colour], symbols, left[y, colour], frequency[y, colour])
-
-    traverse(network, engine, planes, colours, visit, progress)
-    return left, frequency
-
-
-def model_bits(network: StackNetwork, engine: str, planes: NDArray[np.uint8], colours: int) -> NDArray[np.float64]:
-    """-log2 softmax of the integer logits, in float64, at every symbol: (h, colours, w * n)."""
-    n, _, height, width = planes.shape
-    bits = np.empty((height, colours, width * n), dtype=np.float64)
-    heads = [logit_row(network, colour) for colour in range(colours)]
-    of_symbols = binary_bits if network.pictures == "binary" else symbol_bits
-
-    def visit(y: int, colour: int, acc: Ints, symbols: NDArray[np.int16]) -> None:
-        addend, shift, _ = heads[colour]
-        of_symbols(acc, addend, shift, symbols, bits[y, colour])
-
-    traverse(network, engine, planes, colours, visit)
-    return bits
