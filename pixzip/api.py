@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +43,21 @@ class _How:
         _check_range("threads", self.threads, 1024)
 
 
+class _Layout(NamedTuple):
+    """What of the arguments shapes a file."""
+
+    tile: int
+    lanes: int | None
+    learning: int | None
+
+
 def compress(
     image: bytes | NDArray[Any] | Image | Picture,
     *,
     model: str | Path = "default",
     tile: int = 1024,
     lanes: int | None = None,
+    learning: int | None = None,
     threads: int | None = None,
     engine: str | None = None,
     embed_model: bool = False,
@@ -59,17 +68,19 @@ def compress(
     """Return the .pxz file of one image.
 
     image: the bytes of an image file; an array (h, w) or (h, w, 2 | 3 | 4) of uint8 or uint16, or (h, w) bool; a Pillow
-    image; or a Picture. model: the name of a shipped model, or a path. The file depends on image, model, tile and
-    lanes only, and where something is stored as WebP or PNG on the versions of libwebp and zlib; threads and engine
-    ("int8", "float32", None: the faster) change nothing but the time. progress is called with the fraction done. Raises
-    ImageError for what is not an image or cannot be kept without loss, LimitError for more than max_pixels pixels,
-    ModelNotFoundError, ModelError, UsageError.
+    image; or a Picture. model: the name of a shipped model, or a path. learning: the rate at which the model
+    learns from the pixels it has coded, 0 to 255, None for the default. The file depends on image, model, tile, lanes
+    and learning only, and where something is stored as WebP or PNG on the versions of libwebp and zlib; threads and
+    engine ("int8", "float32", None: the faster) change nothing but the time. progress is called with the fraction
+    done. Raises ImageError for what is not an image or cannot be kept without loss, LimitError for more than max_pixels
+    pixels, ModelNotFoundError, ModelError, UsageError.
     """
     return compress_batch(
         [image],
         model=model,
         tile=tile,
         lanes=lanes,
+        learning=learning,
         threads=threads,
         engine=engine,
         embed_model=embed_model,
@@ -85,6 +96,7 @@ def compress_batch(
     model: str | Path = "default",
     tile: int = 1024,
     lanes: int | None = None,
+    learning: int | None = None,
     threads: int | None = None,
     engine: str | None = None,
     embed_model: bool = False,
@@ -109,7 +121,7 @@ def compress_batch(
     stored = _store(first, planes)
     if not _codable(first, network):
         return write_container(stored)
-    coded = _code(first, planes, network, tile, lanes, how)
+    coded = _code(first, planes, network, _Layout(tile, lanes, learning), how)
     in_brief, as_stored = write_container(coded), write_container(stored)
     if len(as_stored) < len(in_brief):
         return as_stored
@@ -172,7 +184,7 @@ def _alike(pictures: list[Picture], tile: int) -> list[Picture]:
 
 
 def _container(picture: Picture, planes: NDArray[Any], coding: Coding, **parts: Any) -> Container:
-    """A file of planes (n, c, h, w); parts: model_digest, tile, lanes, alpha, stored, tiles."""
+    """A file of planes (n, c, h, w); parts: model_digest, tile, lanes, learning, alpha, stored, tiles."""
     n, _, h, w = planes.shape
     colours = (picture.mode, picture.depth, picture.palette, picture.transparency)
     header = Header(
@@ -185,6 +197,7 @@ def _container(picture: Picture, planes: NDArray[Any], coding: Coding, **parts: 
         model_digest=parts.pop("model_digest", _NO_DIGEST),
         tile=parts.pop("tile", 1),
         lanes=parts.pop("lanes", 1),
+        learning=parts.pop("learning", 0),
         pixels_checksum=pxz.checksum(planes, *colours),
     )
     empty = {"alpha": None, "stored": None, "tiles": ()}
@@ -196,9 +209,7 @@ def _store(picture: Picture, planes: NDArray[Any]) -> Container:
     return _container(picture, planes, Coding.STORED, stored=store(_stacked(planes), picture.mode, picture.depth))
 
 
-def _code(
-    picture: Picture, planes: NDArray[np.uint8], model: Model, tile: int, lanes: int | None, how: _How
-) -> Container:
+def _code(picture: Picture, planes: NDArray[np.uint8], model: Model, layout: _Layout, how: _How) -> Container:
     """Coding MODEL."""
     from pixzip.codec import encode
 
@@ -208,16 +219,17 @@ def _code(
         model,
         colours,
         depth=picture.depth,
-        tile=tile,
-        lanes=lanes,
+        tile=layout.tile,
+        lanes=layout.lanes,
+        learning=layout.learning,
         threads=how.threads,
         engine=how.engine,
         progress=how.progress,
     )
     alpha = _store_alpha(planes[:, count:]) if picture.mode in _WITH_ALPHA else None
     digest = model.digest[: pxz.DIGEST_BYTES]
-    parts = {"model_digest": digest, "tile": coded.tile, "lanes": coded.lanes, "alpha": alpha, "tiles": coded.tiles}
-    return _container(picture, planes, Coding.MODEL, **parts)
+    parts = {"model_digest": digest, "alpha": alpha, "tiles": coded.tiles}
+    return _container(picture, planes, Coding.MODEL, **parts, **coded.layout)
 
 
 def _store_alpha(alpha: NDArray[np.uint8]) -> tuple[int, bytes]:
@@ -319,6 +331,7 @@ def _decode(c: Container, model: Model, how: _How) -> NDArray[np.uint8]:
         depth=h.depth,
         tile=h.tile,
         lanes=h.lanes,
+        learning=h.learning,
         threads=how.threads,
         engine=how.engine,
         progress=how.progress,
@@ -377,6 +390,7 @@ class Info:
     model_embedded_bytes: int
     tile: int
     lanes: int
+    learning: int
     payload_bytes: int  # of all tiles, or of the stored file
     alpha_bytes: int | None  # None: no alpha plane, or stored with the others
     palette_entries: int
@@ -409,6 +423,7 @@ def inspect(data: bytes) -> Info:
         model_embedded_bytes=len(c.model or b""),
         tile=h.tile,
         lanes=h.lanes,
+        learning=h.learning,
         payload_bytes=sum(map(len, c.tiles)) if c.stored is None else len(c.stored[1]),
         alpha_bytes=len(c.alpha[1]) if c.alpha is not None else None,
         palette_entries=len(c.palette) // 3,

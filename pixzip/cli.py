@@ -226,6 +226,7 @@ class _Settings:
     max_pixels: int
     force: bool = False
     tile: int = 1024
+    learning: int | None = None
     embed_model: bool = False
     allow_jpeg: bool = False
     verify: bool = True
@@ -251,6 +252,7 @@ class _Settings:
             picture,
             model=self.model or "default",
             tile=self.tile,
+            learning=self.learning,
             threads=self.threads,
             engine=self.engine,
             embed_model=self.embed_model,
@@ -323,6 +325,11 @@ def _pixzip(context: click.Context) -> None:
 @click.option("--model", default="default", show_default=True, help="Name of a shipped model, or a model file.")
 @_coding
 @click.option("--tile", type=click.IntRange(1, 65535), default=1024, show_default=True, help="Side of a tile, pixels.")
+@click.option(
+    "--learning",
+    type=click.IntRange(0, 255),
+    help="Rate at which the model learns from the pixels it has coded, in this file only; 0: it does not. Default: 8.",
+)
 @click.option("--embed-model", is_flag=True, help="Put the model into the file, where the picture is coded by it.")
 @click.option("--allow-jpeg", is_flag=True, help="Take a JPEG's pixels as they decode; the JPEG is usually smaller.")
 @click.option("--verify/--no-verify", default=True, help="Decode the written file and compare it with the input.")
@@ -480,7 +487,10 @@ def _described(found: Info) -> Iterator[tuple[str, str]]:
     if found.coding == "model":
         name = found.model_name or ("embedded" if found.model_embedded_bytes else "not one of the shipped models")
         yield "model", f"{found.model_digest} ({name})"
-        yield "payload", f"{found.payload_bytes} bytes, tiles of {found.tile}, {found.lanes} lanes"
+        yield (
+            "payload",
+            f"{found.payload_bytes} bytes, tiles of {found.tile}, {found.lanes} lanes, learning {found.learning}",
+        )
     else:
         yield "stored", f"{found.coding}, {found.payload_bytes} bytes"
     if found.model_embedded_bytes:

@@ -17,9 +17,13 @@ from pixzip.model_file import Model
 from pixzip.runtime.engines import choose_engine
 from pixzip.runtime.frozen import decode_block, intervals, products_alone, shares_a_block
 from pixzip.schedule import MAX_LANES, MAX_TILE, Tile, default_lanes, tiles_of
+from pixzip.stack_model import StackNetwork
 
 Progress = Callable[[float], None]
 DEFAULT_TILE = 1024
+#: Rate at which the heads learn, in 1/64 of a weight's unit a step (docs/model-format.md, section 9).
+DEFAULT_LEARNING = 8
+MAX_LEARNING = 255
 #: Positions that the encoder runs side by side when pictures are small.
 _ENCODE_ROWS = 4096
 
@@ -31,7 +35,13 @@ class Encoded:
     tiles: tuple[bytes, ...]
     tile: int
     lanes: int
+    learning: int
     row_bits: float
+
+    @property
+    def layout(self) -> dict[str, int]:
+        """What decode must be told beside the shape."""
+        return {"tile": self.tile, "lanes": self.lanes, "learning": self.learning}
 
 
 class _Share:
@@ -79,14 +89,16 @@ def encode(
     depth: int = 8,
     tile: int = DEFAULT_TILE,
     lanes: int | None = None,
+    learning: int | None = None,
     threads: int | None = None,
     engine: str | None = None,
     progress: Progress | None = None,
 ) -> Encoded:
     """Code pixels (n, 3, h, w), or (n, 1, h, w) for gray, uint8; of depth 1, two values, where depth is 1.
 
-    The payloads depend on the model, the pixels, tile and lanes only. Raises UsageError for impossible arguments and
-    for pictures of a kind that the model does not code.
+    learning is the rate at which the heads learn as they code, 0 for not at all, None for the default of networks that
+    can. The payloads depend on the model, the pixels, tile, lanes and learning only. Raises UsageError for impossible
+    arguments and for pictures of a kind that the model does not code.
     """
     n, channels, height, width = pixels.shape
     if channels not in (1, 3) or pixels.dtype != np.uint8 or 0 in pixels.shape:
@@ -98,6 +110,7 @@ def encode(
     if not 1 <= tile <= MAX_TILE or not (lanes is None or 1 <= lanes <= MAX_LANES):
         raise UsageError(f"tile {tile}, lanes {lanes}; allowed are 1 to {MAX_TILE} and 1 to {MAX_LANES}")
     tiles = tiles_of(n, height, width, tile)
+    learning = rate_of(model, learning)
     first = tiles[0]
     lanes = lanes or default_lanes((first.last - first.first) * first.h * first.w)
     engine = choose_engine(engine)
@@ -106,24 +119,42 @@ def encode(
     def work(index: int, threads: int) -> tuple[bytes, float]:
         t = tiles[index]
         cut = pixels[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w]
-        return _encode_tile(model, cut, lanes, engine, threads, share.of(index))
+        return _encode_tile(model, cut, lanes, learning, engine, threads, share.of(index))
 
     made = [m for m in _run(model, work, len(tiles), threads) if isinstance(m, tuple)]
-    return Encoded(tuple(m[0] for m in made), tile, lanes, sum(m[1] for m in made))
+    return Encoded(tuple(m[0] for m in made), tile, lanes, learning, sum(m[1] for m in made))
+
+
+def rate_of(model: Model, learning: int | None) -> int:
+    """The rate of learning that is meant. Raises UsageError for one that the network cannot have."""
+    learns = not isinstance(model.network, StackNetwork) and model.network.learns
+    if learning is None:
+        return DEFAULT_LEARNING if learns else 0
+    if not 0 <= learning <= MAX_LEARNING:
+        raise UsageError(f"learning {learning}: must be 0 to {MAX_LEARNING}")
+    if learning and not learns:
+        raise UsageError(f"learning {learning}: model {model.name} cannot learn from what it codes, only 0 is allowed")
+    return learning
 
 
 def _encode_tile(
-    model: Model, cut: NDArray[np.uint8], lanes: int, engine: str, threads: int, progress: Progress | None
+    model: Model,
+    cut: NDArray[np.uint8],
+    lanes: int,
+    learning: int,
+    engine: str,
+    threads: int,
+    progress: Progress | None,
 ) -> tuple[bytes, float]:
     """Payload and row bits of one tile or block."""
     n, colours, height, width = cut.shape
     planes = np.ascontiguousarray(np.broadcast_to(cut, (n, model.network.planes, height, width)))
     left = np.empty((height, colours, width, n), dtype=np.uint32)
     frequency = np.empty_like(left)
-    group = max(1, _ENCODE_ROWS // width)
+    group = n if learning else max(1, _ENCODE_ROWS // width)  # a block learns as one
     for i in range(0, n, group):
         some = planes[i : i + group]
-        part = intervals(model.network, engine, some, colours, progress if n <= group else None, threads)
+        part = intervals(model.network, engine, some, colours, progress if n <= group else None, threads, learning)
         shape = (height, colours, width, len(some))
         left[..., i : i + group], frequency[..., i : i + group] = part[0].reshape(shape), part[1].reshape(shape)
     row_bits = 24.0 * frequency.size - float(np.log2(frequency, dtype=np.float64).sum())
@@ -151,6 +182,7 @@ def decode(
     depth: int = 8,
     tile: int,
     lanes: int,
+    learning: int,
     threads: int | None = None,
     engine: str | None = None,
     progress: Progress | None = None,
@@ -162,6 +194,10 @@ def decode(
     n, channels, height, width = shape
     if (reason := model.network.refusal(channels, depth)) is not None:
         raise FormatError(f"pictures of {channels} planes of {depth} bits: model {model.name} {reason}")
+    try:
+        rate_of(model, learning)
+    except UsageError as error:
+        raise FormatError(str(error)) from None
     cuts = tiles_of(n, height, width, tile)
     if len(cuts) != len(tiles):
         raise FormatError(f"{len(tiles)} tiles, a picture of this size has {len(cuts)}")
@@ -172,7 +208,7 @@ def decode(
     def work(index: int, threads: int) -> None:
         t = cuts[index]
         size, streams = (t.last - t.first, t.h, t.w), read_lanes(tiles[index], lanes)
-        planes = decode_block(model.network, engine, streams, size, channels, share.of(index), threads)
+        planes = decode_block(model.network, engine, streams, size, channels, share.of(index), threads, learning)
         out[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] = planes[:, :channels]
 
     _run(model, work, len(cuts), threads)

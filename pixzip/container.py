@@ -23,10 +23,10 @@ if TYPE_CHECKING:  # `pixzip info` reads files without numpy
 # Section 1: layout.
 
 MAGIC = b"\x89PXZ\r\n\x1a\n"
-VERSION = 1
+VERSION = 2
 _FIRST_CHUNK = 9  # byte at which the header chunk starts
 #: Bytes from the magic to the end of the header chunk: all that read_header looks at.
-HEADER_BYTES = 63
+HEADER_BYTES = 64
 
 # Section 2: chunks.
 
@@ -34,7 +34,7 @@ HEAD, MODL, PTCH, PALT, TRNS = b"HEAD", b"MODL", b"PTCH", b"PALT", b"TRNS"
 META, ALPH, STOR, TILE = b"meta", b"ALPH", b"STOR", b"TILE"
 #: Type → (place in the order of chunks, least bytes of payload).
 _CHUNKS = {
-    HEAD: (1, 42),
+    HEAD: (1, 43),
     MODL: (2, 1),
     PTCH: (3, 0),
     PALT: (4, 3),
@@ -71,10 +71,12 @@ _MODES = {
     "RGBA": _Mode(4, 4, (8, 16)),
     "P": _Mode(5, 1, (1, 2, 4, 8)),
 }
-_HEADER = struct.Struct("<IIIBBBBH8s16s")  # width height pictures mode depth coding lanes tile digest checksum
+#: width height pictures mode depth coding lanes tile learning digest checksum
+_HEADER = struct.Struct("<IIIBBBBHB8s16s")
 _MAX_COUNT = 2**31 - 1
 MAX_LANES = 64
 MAX_TILE = 65535
+MAX_LEARNING = 255
 DIGEST_BYTES = 8
 CHECKSUM_BYTES = 16
 
@@ -99,6 +101,7 @@ class Header:
     model_digest: bytes  # first 8 bytes of the SHA-256 of the model file; 8 zero bytes for STORED
     tile: int  # side of a tile in pixels
     lanes: int  # K, streams in a tile payload
+    learning: int  # rate at which the model learns from the pixels coded so far, 0: not
     pixels_checksum: bytes  # see checksum()
 
     def __post_init__(self) -> None:
@@ -112,6 +115,7 @@ class Header:
         _require(self.coding in (Coding.MODEL, Coding.STORED), f"coding {self.coding}: must be 1 (MODEL) or 2 (STORED)")
         _check_range("lanes", self.lanes, MAX_LANES)
         _check_range("tile", self.tile, MAX_TILE)
+        _require(0 <= self.learning <= MAX_LEARNING, f"learning {self.learning}: must be 0 to {MAX_LEARNING}")
         _check_length("model digest", self.model_digest, DIGEST_BYTES)
         _check_length("pixels checksum", self.pixels_checksum, CHECKSUM_BYTES)
         _check_coding(self)
@@ -129,7 +133,7 @@ class Container:
     stored: tuple[int, bytes] | None  # (kind, data), kind PNG or WEBP, for coding STORED
     tiles: tuple[bytes, ...]  # for coding MODEL: one payload a tile, or a block of pictures
     model: bytes | None = None  # embedded model file
-    patch: bytes | None = None  # changes to the model: reserved, version 1 has none
+    patch: bytes | None = None  # changes to the model: reserved, version 2 has none
 
     def __post_init__(self) -> None:
         """Check every part against the header."""
@@ -233,7 +237,7 @@ def _check_magic(data: bytes) -> None:
     if version > VERSION:
         raise FormatError(f"version {version} is newer than this pixzip reads ({VERSION}): a newer pixzip is needed")
     if version < VERSION:
-        raise FormatError(f"version {version} does not exist")
+        raise FormatError(f"version {version} was never released: it is not read")
 
 
 def _read_chunk(data: bytes, start: int, wanted: str) -> _Chunk:
@@ -310,12 +314,14 @@ def _check_place(chunk: _Chunk, previous: bytes, header: Header) -> None:
 
 def _unpack_header(payload: bytes) -> Header:
     """Section 3."""
-    width, height, pictures, mode_id, depth, coding, lanes, tile, digest, pixels_checksum = _HEADER.unpack(payload)
+    *numbers, digest, pixels_checksum = _HEADER.unpack(payload)
+    width, height, pictures, mode_id, depth, coding, lanes, tile, learning = numbers
     modes = {mode.id: name for name, mode in _MODES.items()}
     if mode_id not in modes:
         raise FormatError(f"header: mode id {mode_id}: must be 1 to {len(modes)}")
     with _bad_file("header: "):
-        return Header(width, height, pictures, modes[mode_id], depth, coding, digest, tile, lanes, pixels_checksum)
+        mode = modes[mode_id]
+        return Header(width, height, pictures, mode, depth, coding, digest, tile, lanes, learning, pixels_checksum)
 
 
 def _assemble(header: Header, chunks: list[_Chunk]) -> Container:
@@ -373,7 +379,7 @@ def _crc(type_: bytes, payload: bytes) -> int:
 def _pack_header(h: Header) -> bytes:
     """Section 3."""
     sizes = (h.width, h.height, h.pictures)
-    ids = (_MODES[h.mode].id, h.depth, h.coding, h.lanes, h.tile)
+    ids = (_MODES[h.mode].id, h.depth, h.coding, h.lanes, h.tile, h.learning)
     return _HEADER.pack(*sizes, *ids, h.model_digest, h.pixels_checksum)
 
 
@@ -406,6 +412,7 @@ def _check_coding(h: Header) -> None:
     """Section 3: what coding MODEL and STORED ask of the other fields."""
     if h.coding == Coding.STORED:
         _require(not any(h.model_digest), f"model digest {h.model_digest.hex()}: must be 0 with coding STORED")
+        _require(h.learning == 0, f"learning {h.learning}: must be 0 with coding STORED")
     else:
         _require(h.depth <= 8, f"depth {h.depth}: coding MODEL has at most 8")
         fits = h.pictures == 1 or max(h.width, h.height) <= h.tile
@@ -415,7 +422,7 @@ def _check_coding(h: Header) -> None:
 
 def _check_model(c: Container) -> None:
     """Section 2: no patch; an embedded model is the one that the header names."""
-    _require(c.patch is None, "model patch: version 1 has none")
+    _require(c.patch is None, "model patch: version 2 has none")
     if c.model is None:
         return
     _require(c.header.coding == Coding.MODEL, "embedded model: not with coding STORED")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.codec import DEFAULT_TILE
+from pixzip.codec import DEFAULT_TILE, rate_of
 from pixzip.errors import UsageError
 from pixzip.model_file import Model
 from pixzip.runtime import frozen
@@ -16,23 +16,30 @@ _POSITIONS = 4096
 
 
 def model_bits(
-    model: Model, pixels: NDArray[np.uint8], *, tile: int = DEFAULT_TILE, engine: str = "float32"
+    model: Model,
+    pixels: NDArray[np.uint8],
+    *,
+    tile: int = DEFAULT_TILE,
+    learning: int | None = None,
+    engine: str = "float32",
 ) -> NDArray[np.float64]:
     """Model bits of every coded sub-pixel: pixels (n, c, h, w) uint8, c 1 or 3; result of the same shape.
 
-    The sum is what a perfect coder without headers would write (design of the residual frame: docs/model-format.md).
+    learning: as codec.encode takes it. The sum is
+    what a perfect coder without headers would write (design of the residual frame: docs/model-format.md).
     """
     n, colours, height, width = pixels.shape
     if (reason := model.network.refusal(colours, 1 if pixels.max() <= 1 else 8)) is not None:
         raise UsageError(f"pictures of {colours} planes: model {model.name} {reason}")
+    rate = rate_of(model, learning)
     out = np.empty(pixels.shape, dtype=np.float64)
     for t in tiles_of(n, height, width, tile):
-        group = max(1, _POSITIONS // t.w)
+        group = t.last - t.first if rate else max(1, _POSITIONS // t.w)  # a block learns as one
         for i in range(t.first, t.last, group):
             last = min(i + group, t.last)
             cut = pixels[i:last, :, t.y : t.y + t.h, t.x : t.x + t.w]
             planes = np.ascontiguousarray(np.broadcast_to(cut, (last - i, model.network.planes, t.h, t.w)))
-            bits = frozen.model_bits(model.network, engine, planes, colours)  # (h, c, w * n)
+            bits = frozen.model_bits(model.network, engine, planes, colours, rate)  # (h, c, w * n)
             by_picture = bits.reshape(t.h, colours, t.w, last - i).transpose(3, 1, 0, 2)
             out[i:last, :, t.y : t.y + t.h, t.x : t.x + t.w] = by_picture
     return out

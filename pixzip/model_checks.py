@@ -16,6 +16,7 @@ EXP_ENTRIES = 1024
 #: Largest |input| of a product: of a hidden layer's values, which are held less 128, and of all others.
 LARGEST_HIDDEN = 128
 LARGEST = 127
+LARGEST_WEIGHT = 127
 EXACT = 1 << 24
 MOST_SHIFT = 24
 #: Both products of an LSTM layer stay so far under 2^31 that, shifted by at most 5, their sum and the bias do too.

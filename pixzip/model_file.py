@@ -26,6 +26,7 @@ from pixzip.model_checks import (
     EXACT,
     LARGEST,
     LARGEST_HIDDEN,
+    LARGEST_WEIGHT,
     Arrays,
     Shapes,
     check_shapes,
@@ -83,6 +84,18 @@ class Network:
     def slope_at(self, width: int) -> int:
         """As slope: the same for pictures of every width."""
         return self.slope
+
+    @property
+    def learns(self) -> bool:
+        """Whether the heads can learn from what they have coded: their sums stay exact whatever the weights become."""
+        for colour in range(3):
+            bound = np.abs(self.arrays[f"head.{colour}.hidden.bias"].astype(np.int64))
+            bound += LARGEST * LARGEST_WEIGHT * self.channels
+            if colour > 0:
+                bound += np.abs(self.arrays[f"head.{colour}.known"].astype(np.int64)).max(axis=1).sum(axis=0)
+            if bound.max() >= EXACT:
+                return False
+        return True
 
     def refusal(self, colours: int, depth: int) -> str | None:
         """Why this network codes no pictures of so many colours and bits a sample, 8 at most: it codes them all."""

@@ -78,6 +78,7 @@ class Header(NamedTuple):
     coding: int
     lanes: int
     tile: int
+    learning: int
     model_digest: bytes
     checksum: bytes
 
@@ -85,10 +86,10 @@ class Header(NamedTuple):
 def read_chunks(data: bytes) -> tuple[Header, dict[bytes, list[bytes]]]:
     """The header, and the payloads of all chunks by type."""
     require(data[:8] == MAGIC, "magic")
-    require(data[8:9] == b"\x01", "version")
+    require(data[8:9] == b"\x02", "version")
     kind, payload, at = read_chunk(data, 9)
-    require(kind == b"HEAD" and len(payload) == 42, "header")
-    header = Header(*struct.unpack("<IIIBBBBH8s16s", payload))
+    require(kind == b"HEAD" and len(payload) == 43, "header")
+    header = Header(*struct.unpack("<IIIBBBBHB8s16s", payload))
     check_header(header)
     chunks: dict[bytes, list[bytes]] = {}
     tiles = len(list(blocks_of(header)))
@@ -223,6 +224,10 @@ def decode_block(payload: bytes, block: Block, header: Header, model: Model, pic
     kind = Tile if model.config["architecture"] == "trunk" else PaperTile
     tiles = [kind(model, block.height, block.width) for _ in range(block.count)]
     colours = 3 if header.mode in (3, 4) else 1
+    require(kind is Tile or header.learning == 0, "a model that does not learn")
+    lessons = [Lesson(model, colour) for colour in range(3)] if header.learning else []
+    for tile in tiles:
+        tile.lessons = lessons
     require(colours <= tiles[0].colours and (not tiles[0].binary or header.depth == 1), "a model for other pictures")
     slope = tiles[0].slope
     for step in range(block.width + slope * (block.height - 1)):
@@ -231,7 +236,12 @@ def decode_block(payload: bytes, block: Block, header: Header, model: Model, pic
             for y, x in at_step:
                 for i, tile in enumerate(tiles):
                     lane = lanes[(y * block.count + i) % len(lanes)]
-                    tile.set_value(colour, y, x, lane.symbol(tile.row(colour, y, x)), gray=colours == 1)
+                    symbol = lane.symbol(tile.row(colour, y, x))
+                    tile.set_value(colour, y, x, symbol, gray=colours == 1)
+                    if lessons:
+                        lessons[colour].take(symbol)
+        for lesson in lessons:
+            lesson.learn(header.learning)
     for lane in lanes:
         lane.end()
     for i, tile in enumerate(tiles):
@@ -313,6 +323,7 @@ class Tile:
         self.model, self.height, self.width = model, height, width
         self.planes: list[dict[tuple[int, int], int]] = [{}, {}, {}]  # R, G, B
         self.errors: list[dict[tuple[int, int], int]] = [{}, {}, {}]
+        self.lessons: list[Lesson] = []
         self.vectors: dict[Any, Any] = {}  # A, S and C of each block, and the heads' input F
 
     def set_value(self, colour: int, y: int, x: int, symbol: int, gray: bool) -> None:
@@ -330,15 +341,19 @@ class Tile:
 
     def left_edges(self, logits: Vector) -> Vector:
         """left_0 .. left_n of n symbols (section 6)."""
-        exp = self.model.arrays["table.exp"]
-        distances = [max(logits) - logit for logit in logits]
-        weights = [exp[distance] if distance < 1024 else 0 for distance in distances]
+        weights = self.weights(logits)
         scale = 2**24 - len(logits)
         total, before, left = sum(weights), 0, []
         for i, weight in enumerate(weights):
             left.append(before * scale // total + i)
             before += weight
         return [*left, 2**24]
+
+    def weights(self, logits: Vector) -> Vector:
+        """w_0 .. w_(n-1) (section 6)."""
+        exp = self.model.arrays["table.exp"]
+        distances = [max(logits) - logit for logit in logits]
+        return [exp[distance] if distance < 1024 else 0 for distance in distances]
 
     # Section 4
 
@@ -377,10 +392,13 @@ class Tile:
             stream = [sat16(a + b) for a, b in zip(stream, change, strict=True)]
         return [sat8(rs(value, shifts["feature"])) for value in stream]
 
-    def product(self, name: str, v: Vector, *tables: Vector) -> Vector:
-        """rs(P(v) + tables, P.shift) of product P."""
-        weight, bias, shift = (self.model.arrays[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
-        sums = [sum(terms) for terms in zip(matvec(weight, v), bias, *tables, strict=True)]
+    def product(self, name: str, v: Vector, *tables: Vector, weight: list[Vector] | None = None) -> Vector:
+        """rs(P(v) + tables, P.shift) of product P, with another weight if one is given."""
+        bias, shift = (self.model.arrays[f"{name}.{part}"] for part in ("bias", "shift"))
+        sums = [
+            sum(terms)
+            for terms in zip(matvec(weight or self.model.arrays[name + ".weight"], v), bias, *tables, strict=True)
+        ]
         return [rs(value, s) for value, s in zip(sums, shift, strict=True)]
 
     def neighbour(self, name: str, y: int, x: int, size: int) -> Vector:
@@ -428,8 +446,59 @@ class Tile:
         head, known = f"head.{colour}", []
         for c in range(colour):
             known.append(self.model.arrays[head + ".known"][c][clip(self.errors[c][y, x], -128, 127) + 128])
-        hidden = self.product(head + ".hidden", self.vectors["F", y, x], *known)
-        return self.product(head + ".logit", [relu8(value) for value in hidden])
+        f = self.vectors["F", y, x]
+        weight = self.lessons[colour].weight if self.lessons else self.model.arrays[head + ".hidden.weight"]
+        h = [relu8(value) for value in self.product(head + ".hidden", f, *known, weight=weight)]
+        logits = self.product(head + ".logit", h)
+        if self.lessons:
+            self.lessons[colour].given = f, h, self.weights(logits)
+        return logits
+
+
+# model-format.md, section 9: learning
+
+
+class Lesson:
+    """One head of a tile or block: what it has learned, and the gradient of the step at hand."""
+
+    def __init__(self, model: Model, colour: int) -> None:
+        arrays, head = model.arrays, f"head.{colour}"
+        shift = arrays[head + ".logit.shift"]
+        self.weight: list[Vector] = arrays[head + ".hidden.weight"]
+        self.kept = [[w << 8 for w in row] for row in self.weight]
+        self.back = [
+            [rs(w, s - min(shift)) for w in row] for row, s in zip(arrays[head + ".logit.weight"], shift, strict=True)
+        ]
+        self.s = self.n = 0
+        self.given: tuple[Vector, Vector, Vector] = [], [], []  # F, H and w of the position at hand
+        self.clear()
+
+    def clear(self) -> None:
+        self.gradient = [[0] * len(row) for row in self.weight]
+
+    def take(self, symbol: int) -> None:
+        """The position whose F, H and w are given has this symbol."""
+        f, h, w = self.given
+        a = [min((weight + 2**13) >> 14, 255) for weight in w]
+        total = max(sum(a), 1)
+        for j, unit in enumerate(h):
+            if unit != -128:
+                expected = sum(a[i] * self.back[i][j] for i in range(256))
+                d = ((self.back[symbol][j] * total - expected) * (2**32 // total) + 2**28) >> 29
+                for k, feature in enumerate(f):
+                    self.gradient[j][k] += d * feature
+
+    def learn(self, rate: int) -> None:
+        """The step is over."""
+        size = sum(abs(g) for row in self.gradient for g in row)
+        self.s += 2**4 * size // (len(self.kept) * len(self.kept[0])) - (self.s >> 4)
+        self.n += 2**16 - (self.n >> 4)
+        q = rate * 2**28 // (self.s * 2**12 // self.n + 256)
+        for row, gradient in zip(self.kept, self.gradient, strict=True):
+            for k, g in enumerate(gradient):
+                row[k] = clip(row[k] + ((g * q + 2**25) >> 26), -127 * 2**8, 127 * 2**8)
+        self.weight = [[rs(w, 8) for w in row] for row in self.kept]
+        self.clear()
 
 
 # model-format.md, sections 7 and 8: the paper's networks

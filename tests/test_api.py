@@ -99,7 +99,7 @@ def test_stored_wins_where_it_is_shorter(model: Path) -> None:
     pattern = from_array(np.tile(model_picture(16, 16), (6, 6, 1)))
     data = pixzip.compress(pattern, model=model)
     assert pixzip.inspect(data).coding in ("PNG", "WebP")
-    assert len(data) == 76 + len(store(pattern.planes, "RGB", 8)[1])
+    assert len(data) == 77 + len(store(pattern.planes, "RGB", 8)[1])
 
 
 @pytest.mark.parametrize("kind", [("P", 8), ("L", 4), ("RGB", 16)])
@@ -306,7 +306,7 @@ def test_alpha_apart_from_a_stored_picture_is_read(depth: int, constant: bool) -
     sample = (201).to_bytes(depth // 8, "little")
     alpha = (0, sample) if constant else store(before.planes[3:], "L", depth)
     sum_of_file = checksum(before.planes, "RGBA", depth, b"", b"")
-    header = Header(6, 5, 1, "RGBA", depth, Coding.STORED, bytes(8), 1, 1, sum_of_file)
+    header = Header(6, 5, 1, "RGBA", depth, Coding.STORED, bytes(8), 1, 1, 0, sum_of_file)
     stored = store(before.planes[:3], "RGB", depth)
     c = Container(header, b"", b"", (), alpha, stored, ())
     assert pixzip.decompress(write_container(c)).same_pixels(before)

@@ -1,4 +1,4 @@
-"""pixzip.container: files ↔ containers, one crafted bad file per reason for refusal, and the bytes of version 1."""
+"""pixzip.container: files ↔ containers, one crafted bad file per reason for refusal, and the bytes of version 2."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ MODE_IDS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 5}
 MODEL_FILE = b"not really a model"
 DIGEST = hashlib.sha256(MODEL_FILE).digest()[:8]
 
-#: The file of docs/format.md, section 11, written by hand: these bytes are version 1 and never change.
+#: The file of docs/format.md, section 11, written by hand: these bytes are version 2 and never change.
 GOLDEN = bytes.fromhex(
-    "8950585a0d0a1a0a 01"
-    "48454144 2a000000 02000000 01000000 01000000 01 08 01 01 0004 0123456789abcdef"
-    "8ae195b10e3369335505911583f8d94a 6a139e94"
+    "8950585a0d0a1a0a 02"
+    "48454144 2b000000 02000000 01000000 01000000 01 08 01 01 0004 08 0123456789abcdef"
+    "8ae195b10e3369335505911583f8d94a 72228310"
     "6d657461 08000000 04 74657874 612062 d95c97ce"
     "54494c45 05000000 01 78563412 be281290"
 )
@@ -60,15 +60,16 @@ def frame(type_: bytes, payload: bytes, crc: int | None = None) -> bytes:
 def head_payload(**changes: int | bytes) -> bytes:
     fields: dict[str, int | bytes] = {
         "width": 2, "height": 1, "pictures": 1, "mode": 1, "depth": 8, "coding": 1, "lanes": 1, "tile": 1024,
+        "learning": 0,
         "digest": DIGEST, "checksum": bytes(range(16)),
     }  # fmt: skip
     fields.update(changes)
-    return struct.pack("<IIIBBBBH8s16s", *fields.values())
+    return struct.pack("<IIIBBBBHB8s16s", *fields.values())
 
 
 def file(*chunks: bytes, **header: int | bytes) -> bytes:
-    """Magic, version 1, a header chunk with these fields, and the chunks."""
-    return b"\x89PXZ\r\n\x1a\n\x01" + frame(b"HEAD", head_payload(**header)) + b"".join(chunks)
+    """Magic, version 2, a header chunk with these fields, and the chunks."""
+    return b"\x89PXZ\r\n\x1a\n\x02" + frame(b"HEAD", head_payload(**header)) + b"".join(chunks)
 
 
 def stored(*chunks: bytes, **header: int | bytes) -> bytes:
@@ -103,6 +104,7 @@ def headers(draw: st.DrawFn) -> Header:
         model_digest=DIGEST if coding == Coding.MODEL else bytes(8),
         tile=tile,
         lanes=draw(st.integers(1, 64)),
+        learning=draw(st.integers(0, 255)) if coding == Coding.MODEL else 0,
         pixels_checksum=draw(st.binary(min_size=16, max_size=16)),
     )
 
@@ -140,13 +142,13 @@ def test_reading_inverts_writing(container: Container) -> None:
     assert write_container(read_container(data)) == data
 
 
-# The bytes of version 1.
+# The bytes of version 2.
 
 
-def test_golden_file_of_version_1() -> None:
+def test_golden_file_of_version_2() -> None:
     container = read_container(GOLDEN)
     assert container == Container(
-        Header(2, 1, 1, "L", 8, 1, bytes.fromhex("0123456789abcdef"), 1024, 1, GOLDEN[43:59]),
+        Header(2, 1, 1, "L", 8, 1, bytes.fromhex("0123456789abcdef"), 1024, 1, 8, GOLDEN[44:60]),
         b"", b"", (("text", b"a b"),), None, None, (b"\x01\x78\x56\x34\x12",),
     )  # fmt: skip
     assert write_container(container) == GOLDEN
@@ -165,7 +167,7 @@ def test_overhead_is_what_the_document_says() -> None:
     stated = re.search(r"overhead of a single picture is exactly (\d+) bytes", FORMAT_MD.read_text("utf-8"))
     assert stated is not None
     payload = b"some payload"
-    header = Header(9, 9, 1, "RGB", 8, Coding.MODEL, DIGEST, 1024, 1, bytes(16))
+    header = Header(9, 9, 1, "RGB", 8, Coding.MODEL, DIGEST, 1024, 1, 0, bytes(16))
     data = write_container(Container(header, b"", b"", (), None, None, (payload,)))
     assert len(data) - len(payload) == int(stated[1]) <= 80
 
@@ -250,23 +252,24 @@ BAD_FILES: list[tuple[str, bytes, str]] = [
     ("empty", b"", "truncated: the file ends at byte 0, within magic and version"),
     ("png", b"\x89PNG\r\n\x1a\n" + bytes(99),
         "not a .pxz file: starts with 89504e470d0a1a0a, must be 8950585a0d0a1a0a"),
-    ("text mode", GOLDEN.replace(b"\r\n", b"\n"), "not a .pxz file: starts with 8950585a0a1a0a01, must be"),
+    ("text mode", GOLDEN.replace(b"\r\n", b"\n"), "not a .pxz file: starts with 8950585a0a1a0a02, must be"),
     ("short", b"GI", "not a .pxz file: starts with 4749, must be"),
     ("no version", GOLDEN[:8], "truncated: the file ends at byte 8, within magic and version"),
-    ("newer", patched(GOLDEN, VERSION_BYTE, b"\2"), "version 2 is newer than this pixzip reads (1)"),
-    ("version 0", patched(GOLDEN, VERSION_BYTE, b"\0"), "version 0 does not exist"),
+    ("newer", patched(GOLDEN, VERSION_BYTE, b"\3"), "version 3 is newer than this pixzip reads (2)"),
+    ("version 0", patched(GOLDEN, VERSION_BYTE, b"\0"), "version 0 was never released"),
+    ("version 1", patched(GOLDEN, VERSION_BYTE, b"\1"), "version 1 was never released"),
     ("no chunks", GOLDEN[:9], "truncated: the file ends at byte 9, HEAD is missing"),
     ("part of a frame", file(TILE[:11]),
-        "truncated: the file ends at byte 74, within the frame of the chunk at byte 63"),
+        "truncated: the file ends at byte 75, within the frame of the chunk at byte 64"),
     ("part of a payload", file(frame(b"TILE", bytes(9))[:-1]),
-        "truncated: chunk TILE at byte 63 has 9 bytes, the file 8 more"),
+        "truncated: chunk TILE at byte 64 has 9 bytes, the file 8 more"),
     ("length of 4 GiB", file(b"TILE\xff\xff\xff\xff" + bytes(9)),
-        "truncated: chunk TILE at byte 63 has 4294967295 bytes, the file 5 more"),
-    ("header CRC", patched(file(TILE), 59, b"\1\2\3\4"), f"header CRC 04030201, computed {HEAD_CRC:08x}"),
+        "truncated: chunk TILE at byte 64 has 4294967295 bytes, the file 5 more"),
+    ("header CRC", patched(file(TILE), 60, b"\1\2\3\4"), f"header CRC 04030201, computed {HEAD_CRC:08x}"),
     ("chunk CRC", file(frame(b"TILE", b"\0", crc=0x0C)),
-        f"chunk TILE at byte 63: CRC 0000000c, computed {zlib.crc32(b'TILE' + bytes(1)):08x}"),
+        f"chunk TILE at byte 64: CRC 0000000c, computed {zlib.crc32(b'TILE' + bytes(1)):08x}"),
     ("first chunk", GOLDEN[:9] + TILE, "first chunk is TILE, must be HEAD"),
-    ("length of header", GOLDEN[:9] + frame(b"HEAD", bytes(43)), "header length 43, must be 42"),
+    ("length of header", GOLDEN[:9] + frame(b"HEAD", bytes(42)), "header length 42, must be 43"),
     ("no width", file(TILE, width=0), "header: width 0: must be 1 to 2147483647"),
     ("no height", file(TILE, height=0), "header: height 0: must be 1 to 2147483647"),
     ("no pictures", file(TILE, pictures=0), "header: pictures 0: must be 1 to 2147483647"),
@@ -286,37 +289,38 @@ BAD_FILES: list[tuple[str, bytes, str]] = [
     ("digest of stored", file(STOR, coding=2), f"header: model digest {DIGEST.hex()}: must be 0 with coding STORED"),
     ("pictures larger than a tile", file(TILE, pictures=2, width=9, tile=8),
         "header: 2 pictures of 9 x 1 pixels: each must fit in one tile of 8 x 8"),
-    ("not letters", file(frame(b"TI\0E", b""), TILE), "chunk type 54490045 at byte 63 is not four letters"),
-    ("unknown critical", file(frame(b"Xtra", b""), TILE), "unknown critical chunk Xtra at byte 63"),
-    ("unknown critical of four capitals", file(frame(b"ZYXW", b""), TILE), "unknown critical chunk ZYXW at byte 63"),
-    ("patch", file(frame(b"PTCH", b"?"), TILE), "chunk PTCH at byte 63: files with a model patch need a newer pixzip"),
-    ("second header", file(frame(b"HEAD", head_payload()), TILE), "chunk HEAD at byte 63 is a duplicate"),
+    ("not letters", file(frame(b"TI\0E", b""), TILE), "chunk type 54490045 at byte 64 is not four letters"),
+    ("unknown critical", file(frame(b"Xtra", b""), TILE), "unknown critical chunk Xtra at byte 64"),
+    ("unknown critical of four capitals", file(frame(b"ZYXW", b""), TILE), "unknown critical chunk ZYXW at byte 64"),
+    ("patch", file(frame(b"PTCH", b"?"), TILE), "chunk PTCH at byte 64: files with a model patch need a newer pixzip"),
+    ("second header", file(frame(b"HEAD", head_payload()), TILE), "chunk HEAD at byte 64 is a duplicate"),
     ("late header", file(META, frame(b"HEAD", head_payload()), TILE),
-        "chunk HEAD at byte 84 is out of order: after meta"),
-    ("second palette", file(PALT, PALT, TILE, mode=5), "chunk PALT at byte 78 is a duplicate"),
+        "chunk HEAD at byte 85 is out of order: after meta"),
+    ("second palette", file(PALT, PALT, TILE, mode=5), "chunk PALT at byte 79 is a duplicate"),
     ("second palette, apart", file(PALT, frame(b"noIs", b""), PALT, TILE, mode=5),
-        "chunk PALT at byte 90 is a duplicate"),
-    ("second alpha", file(ALPH, ALPH, TILE, mode=2), "chunk ALPH at byte 77 is a duplicate"),
-    ("out of order", file(META, PALT, TILE, mode=5), "chunk PALT at byte 84 is out of order: after meta"),
-    ("metadata among tiles", file(TILE, META, TILE, tile=1), "chunk meta at byte 76 is out of order: after TILE"),
+        "chunk PALT at byte 91 is a duplicate"),
+    ("second alpha", file(ALPH, ALPH, TILE, mode=2), "chunk ALPH at byte 78 is a duplicate"),
+    ("out of order", file(META, PALT, TILE, mode=5), "chunk PALT at byte 85 is out of order: after meta"),
+    ("metadata among tiles", file(TILE, META, TILE, tile=1), "chunk meta at byte 77 is out of order: after TILE"),
     ("ancillary among tiles", file(TILE, frame(b"noIs", b""), TILE, tile=1),
-        "chunk noIs at byte 76 is out of order: after TILE"),
-    ("ancillary CRC", file(frame(b"noIs", b"?", crc=1), TILE), "chunk noIs at byte 63: CRC 00000001, computed"),
-    ("stored with model", file(STOR), "chunk STOR at byte 63: not in a file of coding MODEL"),
-    ("tile with stored", stored(TILE), "chunk TILE at byte 63: not in a file of coding STORED"),
-    ("empty tile", file(frame(b"TILE", b"")), "chunk TILE at byte 63: 0 bytes, must have at least 1"),
-    ("empty palette", file(frame(b"PALT", b""), TILE), "chunk PALT at byte 63: 0 bytes, must have at least 3"),
-    ("empty transparency", file(frame(b"TRNS", b""), TILE), "chunk TRNS at byte 63: 0 bytes, must have at least 1"),
-    ("empty model", file(frame(b"MODL", b""), TILE), "chunk MODL at byte 63: 0 bytes, must have at least 1"),
-    ("empty metadata", file(frame(b"meta", b"\0"), TILE), "chunk meta at byte 63: 1 bytes, must have at least 2"),
+        "chunk noIs at byte 77 is out of order: after TILE"),
+    ("ancillary CRC", file(frame(b"noIs", b"?", crc=1), TILE), "chunk noIs at byte 64: CRC 00000001, computed"),
+    ("stored, learning", stored(STOR, learning=1), "header: learning 1: must be 0 with coding STORED"),
+    ("stored with model", file(STOR), "chunk STOR at byte 64: not in a file of coding MODEL"),
+    ("tile with stored", stored(TILE), "chunk TILE at byte 64: not in a file of coding STORED"),
+    ("empty tile", file(frame(b"TILE", b"")), "chunk TILE at byte 64: 0 bytes, must have at least 1"),
+    ("empty palette", file(frame(b"PALT", b""), TILE), "chunk PALT at byte 64: 0 bytes, must have at least 3"),
+    ("empty transparency", file(frame(b"TRNS", b""), TILE), "chunk TRNS at byte 64: 0 bytes, must have at least 1"),
+    ("empty model", file(frame(b"MODL", b""), TILE), "chunk MODL at byte 64: 0 bytes, must have at least 1"),
+    ("empty metadata", file(frame(b"meta", b"\0"), TILE), "chunk meta at byte 64: 1 bytes, must have at least 2"),
     ("alpha without data", file(frame(b"ALPH", b"\1"), TILE, mode=2),
-        "chunk ALPH at byte 63: 1 bytes, must have at least 2"),
-    ("stored without data", stored(frame(b"STOR", b"\1")), "chunk STOR at byte 63: 1 bytes, must have at least 2"),
-    ("tile missing", file(TILE, tile=1), "truncated: the file ends at byte 76, chunk TILE 2 of 2 is missing"),
-    ("stored missing", stored(), "truncated: the file ends at byte 63, chunk STOR 1 of 1 is missing"),
-    ("block missing", file(TILE, pictures=1025), "truncated: the file ends at byte 76, chunk TILE 2 of 2 is missing"),
-    ("trailing byte", file(TILE) + b"\0", "trailing bytes: 1 after the last chunk, which ends at byte 76"),
-    ("trailing chunk", stored(STOR, META), "trailing bytes: 21 after the last chunk, which ends at byte 80"),
+        "chunk ALPH at byte 64: 1 bytes, must have at least 2"),
+    ("stored without data", stored(frame(b"STOR", b"\1")), "chunk STOR at byte 64: 1 bytes, must have at least 2"),
+    ("tile missing", file(TILE, tile=1), "truncated: the file ends at byte 77, chunk TILE 2 of 2 is missing"),
+    ("stored missing", stored(), "truncated: the file ends at byte 64, chunk STOR 1 of 1 is missing"),
+    ("block missing", file(TILE, pictures=1025), "truncated: the file ends at byte 77, chunk TILE 2 of 2 is missing"),
+    ("trailing byte", file(TILE) + b"\0", "trailing bytes: 1 after the last chunk, which ends at byte 77"),
+    ("trailing chunk", stored(STOR, META), "trailing bytes: 21 after the last chunk, which ends at byte 81"),
     ("model of stored", stored(frame(b"MODL", b"?"), STOR), "embedded model: not with coding STORED"),
     ("another model", file(frame(b"MODL", b"?"), TILE),
         f"embedded model has digest {hashlib.sha256(b'?').hexdigest()[:16]}, the header names {DIGEST.hex()}"),
@@ -334,7 +338,7 @@ BAD_FILES: list[tuple[str, bytes, str]] = [
     ("no key", file(frame(b"meta", b"\0value"), TILE), "metadata key of 0 bytes: must have 1 to 64"),
     ("long key", file(frame(b"meta", b"\x41" + b"k" * 65), TILE), "metadata key of 65 bytes: must have 1 to 64"),
     ("key beyond payload", file(frame(b"meta", b"\4key"), TILE),
-        "chunk meta at byte 63: a key of 4 bytes in a payload of 4"),
+        "chunk meta at byte 64: a key of 4 bytes in a payload of 4"),
     ("key with space", file(frame(b"meta", b"\3a b"), TILE), "metadata key 'a b': must be printable ASCII, no space"),
     ("key beyond ASCII", file(frame(b"meta", b"\1\xe9"), TILE),
         r"metadata key '\xe9': must be printable ASCII, no space"),
@@ -416,6 +420,8 @@ GOOD = read_container(file(TILE))
         ({"pixels_checksum": b""}, "pixels checksum : must have 16 bytes"),
         ({"lanes": 65}, "lanes 65: must be 1 to 64"),
         ({"tile": 65536}, "tile 65536: must be 1 to 65535"),
+        ({"learning": 256}, "learning 256: must be 0 to 255"),
+        ({"learning": -1}, "learning -1: must be 0 to 255"),
     ],
 )
 def test_header_refuses_what_no_file_can_hold(changes: dict[str, object], reason: str) -> None:
@@ -426,7 +432,7 @@ def test_header_refuses_what_no_file_can_hold(changes: dict[str, object], reason
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"patch": b"?"}, "model patch: version 1 has none"),
+        ({"patch": b"?"}, "model patch: version 2 has none"),
         ({"tiles": ()}, "0 tile payloads, the header implies 1"),
         ({"tiles": (b"a", b"b")}, "2 tile payloads, the header implies 1"),
         ({"tiles": (b"",)}, "a tile payload is empty"),

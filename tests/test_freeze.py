@@ -148,7 +148,7 @@ def test_one_function_freezes_a_trunk_too() -> None:
     assert model.info == {"recipe": 1}
     pixels = photo_crops("rgb", 1, 9, seed=5).transpose(0, 3, 1, 2)
     encoded = codec.encode(model, pixels, engine="float32")
-    again = codec.decode(model, encoded.tiles, pixels.shape, tile=encoded.tile, lanes=encoded.lanes)
+    again = codec.decode(model, encoded.tiles, pixels.shape, **encoded.layout)
     assert np.array_equal(again, pixels)
 
 

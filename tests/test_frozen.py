@@ -190,7 +190,7 @@ def test_coding_needs_no_torch(architecture: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "torch", None)
     model, pixels = stack_model(architecture, 3), pixels_for("rgb", (3, 5, 6))
     coded = codec.encode(model, pixels, lanes=2)
-    again = codec.decode(model, coded.tiles, pixels.shape, tile=coded.tile, lanes=coded.lanes)
+    again = codec.decode(model, coded.tiles, pixels.shape, **coded.layout)
     assert np.array_equal(again, pixels)
 
 
@@ -383,7 +383,7 @@ def test_a_binary_model_may_be_sure(sure_of: int, value: int) -> None:
 def test_a_network_for_colours_codes_gray_pictures(architecture: str, kind: str) -> None:
     model, pixels = stack_model(architecture, 14, **KINDS[kind]), photo(14, (2, 1, 6, 7))
     encoded = codec.encode(model, pixels, lanes=2, engine="float32")
-    again = codec.decode(model, encoded.tiles, (2, 1, 6, 7), tile=encoded.tile, lanes=2, engine="float32")
+    again = codec.decode(model, encoded.tiles, (2, 1, 6, 7), **encoded.layout, engine="float32")
     assert np.array_equal(again, pixels)
 
 
@@ -437,7 +437,7 @@ def test_pictures_of_another_kind_are_refused() -> None:
         with pytest.raises(UsageError, match="one plane"):
             codec.encode(model, pixels, depth=depth, engine="float32")
         with pytest.raises(FormatError, match="one plane"):
-            codec.decode(model, [b"\0"], pixels.shape, depth=depth, tile=64, lanes=1, engine="float32")
+            codec.decode(model, [b"\0"], pixels.shape, depth=depth, tile=64, lanes=1, learning=0, engine="float32")
     with pytest.raises(UsageError, match="sample"):
         codec.encode(binary, colour[:, :1], depth=1, engine="float32")
     with pytest.raises(UsageError, match="one plane"):

@@ -39,8 +39,7 @@ def pxz_file(model: Model, pixels: NDArray[np.uint8], mode: str, depth: int = 8,
         depth=depth,
         coding=Coding.MODEL,
         model_digest=model.digest[:8],
-        tile=encoded.tile,
-        lanes=encoded.lanes,
+        **encoded.layout,
         pixels_checksum=checksum(planes, mode, depth, palette, transparency),
     )
     return write_container(
@@ -68,7 +67,7 @@ def assert_all_agree(model: Model, pixels: NDArray[np.uint8], mode: str, depth: 
     assert (by_reference[:, c:] == 77).all()
 
     encoded = codec.encode(model, pixels, engine="float32", depth=depth, **options)
-    how = {"depth": depth, "tile": encoded.tile, "lanes": encoded.lanes}
+    how = {"depth": depth} | encoded.layout
     again = codec.decode(model, encoded.tiles, pixels.shape, engine="float32", **how)
     assert np.array_equal(again, by_reference[:, :c])
 
@@ -160,11 +159,11 @@ def test_reference_refuses_a_model_for_other_pictures() -> None:
     model = stack_model("pixelcnn", 21, pictures="gray")
     data = pxz_file(model, photo(21, (1, 1, 3, 3)), "L", lanes=1)
     at = data.index(b"HEAD") + 8  # type and length
-    head = bytearray(data[at : at + 42])
+    head = bytearray(data[at : at + 43])
     head[12] = 3  # mode RGB
     crc = zlib.crc32(b"HEAD" + head).to_bytes(4, "little")
     with pytest.raises(Refused, match="other pictures"):
-        decode(data[:at] + head + crc + data[at + 46 :], model.data)
+        decode(data[:at] + head + crc + data[at + 47 :], model.data)
 
 
 # The reference decoder sees faults that encoder and decoder share, and damage.
@@ -180,7 +179,7 @@ def test_reference_catches_a_rounding_fault_that_encoder_and_decoder_share(monke
     monkeypatch.setattr(kernels, "addend", addend_without_half)
     encoded = codec.encode(model, pixels, lanes=1, engine="float32")
     shape = pixels.shape
-    again = codec.decode(model, encoded.tiles, shape, tile=encoded.tile, lanes=1, engine="float32")
+    again = codec.decode(model, encoded.tiles, shape, **encoded.layout, engine="float32")
     assert np.array_equal(again, pixels)
     with pytest.raises(Refused):
         decode(pxz_file(model, pixels, "RGB", lanes=1), model.data)
@@ -215,11 +214,11 @@ def test_reference_and_codec_refuse_the_same_payloads() -> None:
         assert decoded_by_codec(model, payload, pixels.shape) == decoded_by_reference(model, payload, pixels.shape)
 
 
-def decoded_by_codec(model: Model, payload: bytes, shape: tuple[int, ...]) -> bytes | None:
+def decoded_by_codec(model: Model, payload: bytes, shape: tuple[int, int, int, int]) -> bytes | None:
     """Samples, or None where the payload is refused."""
-    n, c, height, width = shape
+    layout = {"tile": 64, "lanes": 1, "learning": codec.DEFAULT_LEARNING}
     try:
-        return codec.decode(model, [payload], (n, c, height, width), tile=64, lanes=1, engine="float32").tobytes()
+        return codec.decode(model, [payload], shape, engine="float32", **layout).tobytes()
     except FormatError:
         return None
 
@@ -230,7 +229,8 @@ def decoded_by_reference(model: Model, payload: bytes, shape: tuple[int, ...]) -
     samples = decoded_by_codec(model, payload, shape) or bytes(height * width)
     planes = np.frombuffer(samples, dtype=np.uint8).reshape(c, height, width)
     digest = hashlib.sha256(model.data).digest()[:8]
-    header = Header(width, height, n, "L", 8, Coding.MODEL, digest, 64, 1, checksum(planes, "L", 8, b"", b""))
+    pixels_checksum = checksum(planes, "L", 8, b"", b"")
+    header = Header(width, height, n, "L", 8, Coding.MODEL, digest, 64, 1, codec.DEFAULT_LEARNING, pixels_checksum)
     try:
         _, _, pictures = decode(write_container(Container(header, b"", b"", (), None, None, (payload,))), model.data)
     except Refused as error:

@@ -36,7 +36,7 @@ def decoded(model: Model, encoded: codec.Encoded, shape: tuple[int, ...], **opti
     """The pixels of what codec.encode made of pixels of this shape."""
     n, c, h, w = shape
     options = {"engine": "float32"} | options
-    return codec.decode(model, encoded.tiles, (n, c, h, w), tile=encoded.tile, lanes=encoded.lanes, **options)
+    return codec.decode(model, encoded.tiles, (n, c, h, w), **encoded.layout, **options)
 
 
 def law_holds(model: Model, pixels: Pixels, decoders_model: Model | None = None, **options: Any) -> bool:
@@ -80,10 +80,13 @@ def pictures(draw: st.DrawFn) -> Pixels:
     lanes=st.integers(1, 64),
     tile=st.sampled_from([1, 5, 8, 64]),
     threads=st.sampled_from([1, 2]),
+    learns=st.booleans(),
 )
-def test_decode_inverts_encode(pixels: Pixels, blocks: str, extreme: bool, lanes: int, tile: int, threads: int) -> None:
-    model = tiny_model(1, blocks, extreme)
-    encoded = codec.encode(model, pixels, tile=tile, lanes=lanes, threads=threads, engine="float32")
+def test_decode_inverts_encode(
+    pixels: Pixels, blocks: str, extreme: bool, lanes: int, tile: int, threads: int, learns: bool
+) -> None:
+    model, learning = tiny_model(1, blocks, extreme), None if learns else 0
+    encoded = codec.encode(model, pixels, tile=tile, lanes=lanes, learning=learning, threads=threads, engine="float32")
     assert np.array_equal(decoded(model, encoded, pixels.shape, threads=threads), pixels)
 
 
@@ -156,7 +159,7 @@ def test_pictures_are_coded_without_torch() -> None:
         "import sys; sys.modules['torch'] = None; sys.path[:0] = sys.argv[1:]\n"
         "from tiny_model import photo, tiny_model; from pixzip import codec\n"
         "m, p = tiny_model(9), photo(9, (1, 3, 9, 9)); e = codec.encode(m, p)\n"
-        "assert (codec.decode(m, e.tiles, p.shape, tile=e.tile, lanes=e.lanes) == p).all()\n"
+        "assert (codec.decode(m, e.tiles, p.shape, **e.layout) == p).all()\n"
         "assert e.tiles[0].hex() == sys.stdin.read()"
     )
     model, pixels = tiny_model(9), photo(9, (1, 3, 9, 9))
@@ -166,12 +169,12 @@ def test_pictures_are_coded_without_torch() -> None:
 
 @pytest.mark.parametrize("n", [2, 5])
 def test_a_picture_in_a_block_costs_the_words_it_costs_alone(n: int) -> None:
-    """With n lanes, lane i of a block of n pictures holds all rows of picture i, and nothing else."""
+    """Where nothing is learned: with n lanes, lane i of a block of n pictures holds all rows of picture i, no more."""
     model, pixels = tiny_model(10, "lc"), photo(10, (n, 3, 9, 7))
-    together = read_lanes(codec.encode(model, pixels, lanes=n, engine="float32").tiles[0], n)
+    together = read_lanes(codec.encode(model, pixels, lanes=n, learning=0, engine="float32").tiles[0], n)
     ends = [*together.start[1:], len(together.words)]
     for i in range(n):
-        alone = read_lanes(codec.encode(model, pixels[i : i + 1], lanes=1, engine="float32").tiles[0], 1)
+        alone = read_lanes(codec.encode(model, pixels[i : i + 1], lanes=1, learning=0, engine="float32").tiles[0], 1)
         assert np.array_equal(together.words[together.start[i] : ends[i]], alone.words)
 
 
@@ -380,8 +383,8 @@ def swapped(one: int, other: int) -> Callable[[list[Any]], None]:
 
 FAULTS = {
     "mask of the encoder": patch_argument(pipeline, "encode_row", 5, right_tap_moved),
-    "mask of the decoder": patch_argument(steps, "decode_steps", 6, right_tap_moved),
-    "stale edge": patch_argument(steps, "decode_steps", 11, lambda ended: 1 << 40),
+    "mask of the decoder": patch_argument(steps, "code_steps", 7, right_tap_moved),
+    "stale edge": patch_argument(steps, "code_steps", 12, lambda ended: 1 << 40),
     "rounding of the input layer": patch_kernel("start_stream", rounding_down(0, 2)),
     "rounding of the stream": patch_kernel("add_stream", rounding_down(0, 2)),
     "rounding of activations": patch_kernel("activate", rounding_down(0, 1)),
@@ -429,13 +432,14 @@ def test_threads_that_do_not_wait_break_the_law(module: Any, monkeypatch: pytest
     assert not plain_and_compiled_agree(model, pixels, threads=2)
 
 
-@pytest.mark.parametrize(("module", "function"), [(steps, "decode_steps"), (pipeline, "encode_row")])
+@pytest.mark.parametrize(("module", "function"), [(steps, "code_steps"), (pipeline, "encode_row")])
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_thread_that_fails_ends_all(
     module: Any, function: str, failing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, pixels = tiny_model(15, "lc"), photo(15, (1, 3, 20, 20))
-    encoded = codec.encode(model, pixels, lanes=2, engine="float32")
+    learning = 8 if module is steps else 0
+    encoded = codec.encode(model, pixels, lanes=2, learning=learning, engine="float32")
     original, main = getattr(module, function), threading.get_ident()
 
     def fails(*arguments: Any) -> None:
@@ -445,8 +449,10 @@ def test_a_thread_that_fails_ends_all(
 
     monkeypatch.setattr(module, function, fails)
     with pytest.raises(MemoryError, match="no more"):
-        codec.encode(model, pixels, lanes=2, engine="float32", threads=2)
-        decoded(model, encoded, pixels.shape, threads=2)
+        codec.encode(model, pixels, lanes=2, learning=learning, engine="float32", threads=2)
+    if module is steps:
+        with pytest.raises(MemoryError, match="no more"):
+            decoded(model, encoded, pixels.shape, threads=2)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
@@ -543,26 +549,32 @@ def test_decoder_refuses_payloads_with_symbols_left_over_or_missing() -> None:
     payload = codec.encode(model, pixels, lanes=1, engine="float32").tiles[0]
     for shape in ((1, 3, 6, 5), (1, 3, 5, 6), (1, 1, 6, 6)):
         with pytest.raises(FormatError, match="lane 0 ends in state"):
-            codec.decode(model, [payload], shape, tile=64, lanes=1, engine="float32")
+            codec.decode(model, [payload], shape, tile=64, lanes=1, learning=8, engine="float32")
 
 
 def test_decoder_refuses_another_number_of_tiles() -> None:
     model, pixels = tiny_model(17), photo(17, (1, 3, 6, 6))
     encoded = codec.encode(model, pixels, lanes=1, engine="float32")
     with pytest.raises(FormatError, match="2 tiles, a picture of this size has 1"):
-        codec.decode(model, encoded.tiles * 2, pixels.shape, tile=64, lanes=1)
+        codec.decode(model, encoded.tiles * 2, pixels.shape, **encoded.layout)
 
 
 @settings(max_examples=40, deadline=None)
-@given(words=st.lists(st.integers(0, 2**32 - 1), max_size=60), lanes=st.integers(1, 3), colours=st.sampled_from([1, 3]))
-def test_decoder_survives_garbage(words: list[int], lanes: int, colours: int) -> None:
+@given(
+    words=st.lists(st.integers(0, 2**32 - 1), max_size=60),
+    lanes=st.integers(1, 3),
+    colours=st.sampled_from([1, 3]),
+    learning=st.sampled_from([0, 8, 255]),
+)
+def test_decoder_survives_garbage(words: list[int], lanes: int, colours: int, learning: int) -> None:
     """Random words give FormatError, or pixels that encode to those words."""
     counts = [len(words) // lanes] * (lanes - 1)
     counts.append(len(words) - sum(counts))
     payload = bytes(counts) + np.array(words, dtype="<u4").tobytes()
     model, shape = tiny_model(18, "c"), (1, colours, 3, 3)
     try:
-        pixels = codec.decode(model, [payload], shape, tile=64, lanes=lanes, engine="float32")
+        pixels = codec.decode(model, [payload], shape, tile=64, lanes=lanes, learning=learning, engine="float32")
     except FormatError:
         return
-    assert codec.encode(model, pixels, tile=64, lanes=lanes, engine="float32").tiles == (payload,)
+    again = codec.encode(model, pixels, tile=64, lanes=lanes, learning=learning, engine="float32")
+    assert again.tiles == (payload,)

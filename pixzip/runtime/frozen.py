@@ -13,7 +13,7 @@ from pixzip.entropy import Lanes
 from pixzip.frequencies import binary_bits, binary_intervals, row_intervals, symbol_bits
 from pixzip.model_file import Frozen
 from pixzip.runtime import network as trunk
-from pixzip.runtime import pipeline, rows, steps
+from pixzip.runtime import pipeline, plain, rows, steps
 from pixzip.runtime.engines import one_thread
 from pixzip.runtime.stack import layers as stack_layers
 from pixzip.runtime.stack import rows as stack_rows
@@ -38,27 +38,37 @@ def products_alone(network: Frozen) -> Iterator[None]:
         yield
 
 
+#: Rows and columns x * n + picture of positions: one row and all its columns, or one of each for every position.
+_Where = tuple[Any, Any]
+
+
 def _scored(
     network: Frozen,
     engine: str,
     planes: NDArray[np.uint8],
     colours: int,
-    write: Callable[[int, int, Any, Any, NDArray[np.int16]], None],
+    rate: int,
+    write: Callable[[_Where, int, Any, Any, NDArray[np.int16]], None],
     progress: Progress | None = None,
 ) -> None:
-    """Call write(y, colour, accumulators, logit_row of the colour, symbols) for each row of a block."""
+    """Call write(where, colour, accumulators, logit_row of the colour, symbols) for all positions of a block."""
     if isinstance(network, StackNetwork):
         heads: Any = [stack_layers.logit_row(network, colour) for colour in range(colours)]
     else:
         heads = [trunk.logit_row(network, colour) for colour in range(colours)]
 
-    def visit(y: int, colour: int, acc: Any, symbols: NDArray[np.int16]) -> None:
-        write(y, colour, acc, heads[colour], symbols)
+    def row(y: int, colour: int, acc: Any, symbols: NDArray[np.int16]) -> None:
+        write((y, slice(None)), colour, acc, heads[colour], symbols)
+
+    def step(y: Any, columns: Any, colour: int, acc: Any, symbols: NDArray[np.int16]) -> None:
+        write((y, columns), colour, acc, heads[colour], symbols)
 
     if isinstance(network, StackNetwork):
-        stack_rows.traverse(network, engine, planes, colours, visit, progress)
+        stack_rows.traverse(network, engine, planes, colours, row, progress)
+    elif rate > 0:
+        plain.traverse(network, engine, planes, colours, rate, step, progress)
     else:
-        rows.traverse(network, engine, planes, colours, visit, progress)
+        rows.traverse(network, engine, planes, colours, row, progress)
 
 
 def _is_binary(network: Frozen) -> bool:
@@ -66,18 +76,26 @@ def _is_binary(network: Frozen) -> bool:
 
 
 def plain_intervals(
-    network: Frozen, engine: str, planes: NDArray[np.uint8], colours: int, progress: Progress | None = None
+    network: Frozen,
+    engine: str,
+    planes: NDArray[np.uint8],
+    colours: int,
+    progress: Progress | None = None,
+    rate: int = 0,
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """As intervals, row by row on one thread: what the trunk's fast traversal is compared with."""
+    """As intervals, plainly on one thread: what the trunk's fast traversals are compared with."""
     n, _, height, width = planes.shape
     left = np.empty((height, colours, width * n), dtype=np.uint32)
     frequency = np.empty_like(left)
     of_row: Any = binary_intervals if _is_binary(network) else row_intervals
 
-    def write(y: int, colour: int, acc: Any, head: Any, symbols: NDArray[np.int16]) -> None:
-        of_row(acc, *head, symbols, left[y, colour], frequency[y, colour])
+    def write(where: _Where, colour: int, acc: Any, head: Any, symbols: NDArray[np.int16]) -> None:
+        found = np.empty((2, len(symbols)), dtype=np.uint32)
+        of_row(acc, *head, symbols, *found)
+        for values, of_found in zip((left, frequency), found, strict=True):
+            values[where[0], colour, where[1]] = of_found
 
-    _scored(network, engine, planes, colours, write, progress)
+    _scored(network, engine, planes, colours, rate, write, progress)
     return left, frequency
 
 
@@ -86,28 +104,36 @@ def intervals(
     engine: str,
     planes: NDArray[np.uint8],
     colours: int,
-    progress: Progress | None = None,
+    progress: Progress | None,
     threads: int = 1,
+    rate: int = 0,
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """(left, f) of every symbol of a block (n, planes of the network, h, w): two arrays (h, colours, w * n).
 
     Position x * n + picture. threads: at most as many work on the block, where the network lets them (shares_a_block).
+    rate: of learning, 0 where the network does not learn.
     """
     if isinstance(network, StackNetwork):
         return plain_intervals(network, engine, planes, colours, progress)
+    if rate > 0:
+        return steps.intervals(network, engine, planes, colours, progress, threads, rate=rate)
     return pipeline.intervals(network, engine, planes, colours, progress, threads)
 
 
-def model_bits(network: Frozen, engine: str, planes: NDArray[np.uint8], colours: int) -> NDArray[np.float64]:
+def model_bits(
+    network: Frozen, engine: str, planes: NDArray[np.uint8], colours: int, rate: int = 0
+) -> NDArray[np.float64]:
     """-log2 softmax of the integer logits, in float64, at every symbol: (h, colours, w * n)."""
     n, _, height, width = planes.shape
     bits = np.empty((height, colours, width * n), dtype=np.float64)
     of_row: Any = binary_bits if _is_binary(network) else symbol_bits
 
-    def write(y: int, colour: int, acc: Any, head: Any, symbols: NDArray[np.int16]) -> None:
-        of_row(acc, *head[:2], symbols, bits[y, colour])
+    def write(where: _Where, colour: int, acc: Any, head: Any, symbols: NDArray[np.int16]) -> None:
+        found = np.empty(len(symbols), dtype=np.float64)
+        of_row(acc, *head[:2], symbols, found)
+        bits[where[0], colour, where[1]] = found
 
-    _scored(network, engine, planes, colours, write)
+    _scored(network, engine, planes, colours, rate, write)
     return bits
 
 
@@ -117,10 +143,11 @@ def decode_block(
     lanes: Lanes,
     shape: tuple[int, int, int],
     colours: int,
-    progress: Progress | None = None,
+    progress: Progress | None,
     threads: int = 1,
+    rate: int = 0,
 ) -> NDArray[np.uint8]:
-    """Pixels (n, planes of the network, h, w) of a block of shape (n, h, w); threads as in intervals."""
+    """Pixels (n, planes of the network, h, w) of a block of shape (n, h, w); threads and rate as in intervals."""
     if isinstance(network, StackNetwork):
         return stack_steps.decode_block(network, engine, lanes, shape, colours, progress)
-    return steps.decode_block(network, engine, lanes, shape, colours, progress, threads)
+    return steps.decode_block(network, engine, lanes, shape, colours, progress, threads, rate=rate)

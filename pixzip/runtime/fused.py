@@ -30,7 +30,7 @@ _CONV, _LSTM = 0, 1
 # Columns of Plan.products.
 _WEIGHTS, _WEIGHTS_END, _INPUTS, _OUTPUTS, _WIDTH, _ADDEND, _SHIFT, _LEFT = range(8)
 # Plan.places.
-_KNOWN, _SIGMOID, _TANH, _EXP, _END, _HEAD, _FEATURE = range(7)
+_KNOWN, _SIGMOID, _TANH, _EXP, _TOWARD, _END, _HEAD, _FEATURE = range(8)
 # Columns of Plan.blocks.
 _KIND, _FIRST, _RIGHT, _ORDINAL = range(4)
 #: What a profile tells apart, as Scratch.spent numbers it.
@@ -43,10 +43,11 @@ PARTS = (
     "residual add",
     "inputs",
     "frequencies",
+    "learning",
     "waiting",
     "the rest",
 )
-PRODUCTS, GATHER, ACTIVATIONS, HIDDEN, CELL, ADD, INPUTS, FREQUENCIES, WAITING, REST = range(10)
+PRODUCTS, GATHER, ACTIVATIONS, HIDDEN, CELL, ADD, INPUTS, FREQUENCIES, LEARNING, WAITING, REST = range(11)
 #: Bytes that copies may read beyond a map's end.
 _BEYOND = 64
 
@@ -84,6 +85,8 @@ class Scratch(NamedTuple):
     sums: Any  # (3, rows * most inputs or outputs): accumulators of two products, and their operand as float32
     words: NDArray[np.int32]  # (2, space for the gates of a cell, or for the weights of a row)
     stream: NDArray[np.int16]  # (CHUNK, t)
+    moved: NDArray[np.int32]  # (CHUNK, h): errors of hidden units
+    lesson: NDArray[np.int32]  # (h, t): gradients
     bases: NDArray[np.int64]  # (5,), of Where
     spent: NDArray[np.int64]  # cycles by part; last, when the last part ended
 
@@ -94,12 +97,27 @@ def _letters(network: Network) -> list[list[str]]:
     return [[f"block.{i}.{part}" for part in parts[kind]] for i, kind in enumerate(network.blocks)]
 
 
+def backward_weights(network: Network, colour: int) -> NDArray[np.int8]:
+    """A head's last weights (256, h) on one grid, the coarsest: what errors of logits go back through."""
+    weight, shift = (network.arrays[f"head.{colour}.logit.{part}"].astype(np.int32) for part in ("weight", "shift"))
+    by = (shift - shift.min())[:, None]
+    return (kernels.addend(weight, by) >> by).astype(np.int8)
+
+
 def make_plan(network: Network, engine: str) -> Plan:
-    """A network's arrays in the order in which compiled code goes through them."""
-    arrays = network.arrays
+    """A network's arrays in the order in which compiled code goes through them.
+
+    The weights of the heads' first layers may be changed afterwards (learning.py); they are the plan's own.
+    """
+    back = [backward_weights(network, c) for c in range(3)]
+    arrays = network.arrays | {f"head.{c}.back.weight": np.ascontiguousarray(back[c].T) for c in range(3)}
+    # Coarse weights are given less 128, as hidden layers are: what that takes from the sums.
+    arrays |= {f"head.{c}.back.bias": kernels.HIDDEN_OFFSET * back[c].sum(axis=0, dtype=np.int32) for c in range(3)}
+    arrays |= {f"head.{c}.back.shift": np.zeros(network.head, dtype=np.int8) for c in range(3)}
     by_block = _letters(network)
     heads = [f"head.{c}.{part}" for c in range(3) for part in ("hidden", "logit")]
-    names = ["input", *(name for names in by_block for name in names), *heads]
+    backward = [f"head.{c}.back" for c in range(3)]
+    names = ["input", *(name for names in by_block for name in names), *heads, *backward]
     weights: list[Packed] = []
     numbers: list[Ints] = []
     products = np.zeros((len(names), 8), dtype=np.int64)
@@ -117,7 +135,8 @@ def make_plan(network: Network, engine: str) -> Plan:
         blocks[i] = _LSTM if kind == "l" else _CONV, first, network.activation_shifts[i], ordinal
     known = np.concatenate([arrays["head.1.known"], arrays["head.2.known"]])  # of G by R, of B by R, of B by G
     tables = [known.reshape(-1), *(arrays[f"table.{name}"] for name in ("sigmoid", "tanh", "exp")), np.zeros(1)]
-    sizes = [len(known.reshape(-1)), len(tables[1]), len(tables[2]), len(tables[3]) + 1]
+    tables.append(np.concatenate(back).reshape(-1))
+    sizes = [len(known.reshape(-1)), len(tables[1]), len(tables[2]), len(tables[3]) + 1, len(tables[5])]
     places = used + np.cumsum([0, *sizes])
     packed: Any = np.concatenate(weights)
     return Plan(
@@ -156,12 +175,15 @@ def make_scratch(plan: Plan) -> Scratch:
     """Space for the largest product of a network."""
     rows = CHUNK + SLACK
     inputs, width = int(plan.products[:, _INPUTS].max()), int(plan.products[:, _WIDTH].max())
+    head = int(plan.products[plan.places[_HEAD], _OUTPUTS])
     dtype = np.float32 if plan.weights.dtype == np.float32 else np.int32
     return Scratch(
         np.zeros((2, rows * inputs + _BEYOND), dtype=np.int8),
         np.zeros((3, rows * max(inputs, width)), dtype=dtype),
         np.zeros((2, max(256, int(plan.products[:, _OUTPUTS].max()))), dtype=np.int32),
         np.zeros((CHUNK, channels(plan)), dtype=np.int16),
+        np.zeros((CHUNK, head), dtype=np.int32),
+        np.zeros((head, channels(plan)), dtype=np.int32),
         np.zeros(len(TAPS), dtype=np.int64),
         np.zeros(len(PARTS) + 1, dtype=np.int64),
     )
@@ -237,7 +259,7 @@ def multiply(plan: Plan, p: int, source: NDArray[np.int8], rows: int, scratch: S
     """Product p of the first rows of source: accumulators (rows, padded outputs), in scratch.sums[space]."""
     parts = plan.products[p]
     acc = scratch.sums[space, : rows * parts[_WIDTH]].reshape(rows, parts[_WIDTH])
-    product(source, plan.weights[parts[_WEIGHTS] : parts[_WEIGHTS_END]], rows, parts[_INPUTS], scratch.sums[2], acc)
+    product(source, packed(plan, p), rows, parts[_INPUTS], scratch.sums[2], acc)
     lap(scratch.spent, PRODUCTS)
     return acc
 
@@ -361,8 +383,35 @@ def logits(plan: Plan, colour: int, features: NDArray[np.int8], errors: NDArray[
 @inlined
 def logit_rounding(plan: Plan, colour: int) -> tuple[Ints, Ints, Ints]:
     """Addend and right shift (256,) of a head's last product, and the table of exp with a 0 behind."""
-    p = plan.places[_HEAD] + 2 * colour + 1
+    p = logit(plan, colour)
     return numbers(plan, p, _ADDEND), numbers(plan, p, _SHIFT), table(plan, _EXP)
+
+
+@inlined
+def logit(plan: Plan, colour: int) -> int:
+    """Number of a head's last product; its first one is the one before."""
+    return plan.places[_HEAD] + 2 * colour + 1
+
+
+@inlined
+def back(plan: Plan, colour: int) -> int:
+    """Number of the product that takes a head's logits back to its hidden units."""
+    return plan.places[_HEAD] + 6 + colour
+
+
+@inlined
+def backward(plan: Plan, colour: int) -> tuple[Ints, Ints]:
+    """What is added to the accumulators of back(), and the weights (256, h) toward each symbol."""
+    h = plan.products[plan.places[_HEAD], _OUTPUTS]
+    size = 256 * h
+    start = plan.places[_TOWARD] + colour * size
+    return numbers(plan, back(plan, colour), _ADDEND), plan.numbers[start : start + size].reshape(256, h)
+
+
+@inlined
+def packed(plan: Plan, p: int) -> Packed:
+    """The weights of product p, as multiply.pack orders them."""
+    return plan.weights[plan.products[p, _WEIGHTS] : plan.products[p, _WEIGHTS_END]]
 
 
 @inlined

@@ -206,3 +206,38 @@ def _choose_product(source: Any, weights: Any, rows: Any, inputs: Any, real: Any
         chosen(source, weights, rows, inputs, real, acc)
 
     return implementation
+
+
+@inner
+def _store_int8(weights: NDArray[np.int8], output: int, inputs: int, row: NDArray[np.int32]) -> None:
+    block, at = output // BLOCK, output % BLOCK
+    start = block * BLOCK * (4 + inputs)
+    total = np.int32(0)
+    for k in range(inputs):
+        total += row[k]
+        weights[start + (k // 4 + 1) * 4 * BLOCK + 4 * at + k % 4] = row[k]
+    total *= np.int32(-128)
+    for byte in range(4):
+        weights[start + 4 * at + byte] = np.int8((total >> np.int32(8 * byte)) & 255)
+
+
+@inner
+def _store_float32(weights: NDArray[np.float32], output: int, inputs: int, row: NDArray[np.int32]) -> None:
+    start = output // BLOCK * BLOCK * (1 + inputs) + output % BLOCK
+    for k in range(inputs):
+        weights[start + (k + 1) * BLOCK] = row[k]
+
+
+def store_row(weights: Any, output: int, inputs: int, row: Any) -> None:
+    """Replace one output's weights in packed ones by row[:inputs], int32 from -127 to 127; for compiled callers."""
+    raise TypeError("store_row is for compiled callers")
+
+
+@overload(store_row)
+def _choose_store(weights: Any, output: Any, inputs: Any, row: Any) -> Any:
+    chosen = _store_int8 if weights.dtype == types.int8 else _store_float32
+
+    def implementation(weights: Any, output: Any, inputs: Any, row: Any) -> None:
+        chosen(weights, output, inputs, row)
+
+    return implementation

@@ -105,6 +105,10 @@ class Layers:
         for colour in (1, 2):
             self._products[f"head.{colour}.hidden"].source[:m] = first
 
+    def head_input(self, m: int) -> Map:
+        """The features of m positions, after features(m): (m, channels)."""
+        return self._products["head.0.hidden"].source[:m]
+
     def logits(self, colour: int, errors: NDArray[np.int16]) -> Acc:
         """Last product of a colour head before bias and shift (logit_row): (m, 256).
 

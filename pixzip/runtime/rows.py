@@ -6,7 +6,7 @@ two rows a layer. Position x * n + picture; maps have n zero positions at either
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,21 @@ def traverse(
 
     colours is 3, or 1 where three equal planes stand for a gray picture. Accumulators are valid during the visit only.
     """
+    for y, layers, errors in _rows(network, engine, planes):
+        for colour in range(colours):
+            visit(y, colour, layers.logits(colour, errors), errors[colour])
+        if progress is not None:
+            progress((y + 1) / planes.shape[2])
+
+
+def features(network: Network, engine: str, planes: NDArray[np.uint8], out: NDArray[np.int8]) -> None:
+    """Write the heads' common input at every pixel to out (h, w * n, t)."""
+    for y, layers, errors in _rows(network, engine, planes):
+        out[y] = layers.head_input(errors.shape[1])
+
+
+def _rows(network: Network, engine: str, planes: NDArray[np.uint8]) -> Iterator[tuple[int, Layers, NDArray[np.int16]]]:
+    """(y, layers after the trunk has run on row y, errors (3, m) of the row), from the top."""
     n, _, height, width = planes.shape
     m = width * n
     layers, maps = Layers(network, engine, m), _Maps(network, n, m)
@@ -84,9 +99,5 @@ def traverse(
         block_row_inputs(planes, errors, y, layers.inputs)
         trunk_row(layers, maps)
         layers.features(m)
-        row_errors = np.ascontiguousarray(errors[:, :, y, :].transpose(1, 2, 0)).reshape(3, m)
-        for colour in range(colours):
-            visit(y, colour, layers.logits(colour, row_errors), row_errors[colour])
+        yield y, layers, np.ascontiguousarray(errors[:, :, y, :].transpose(1, 2, 0)).reshape(3, m)
         maps.next_row()
-        if progress is not None:
-            progress((y + 1) / height)

@@ -1,11 +1,13 @@
-"""Lanes of a block → its pixels, step by step along the wavefront: the decoder's traversal.
+"""Lanes of a block ↔ its pixels, step by step along the wavefront: the traversal of the decoder, and of the encoder too
+where the network learns from what it has coded.
 
 A neighbour (y + dy, x + dx) was computed dx + slope * dy steps ago, one picture row up for each dy. Maps are rings: a
 place for each row that can be active, four times over for the last four steps. A row's places are zeros when it begins,
 which are the edge values left of the picture; when it has ended, zeros are written as the column right of it; one more
 place, always zeros, stands for the row above the picture.
 
-Threads share a step: each has lanes of its own, so whole rows, and waits for the others only between steps.
+Threads share a step: each has lanes of its own, so whole rows, and waits for the others between steps, and where the
+network learns, once more before it does.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from numpy.typing import NDArray
 
 from pixzip.entropy import Lanes, quantile_of, take
 from pixzip.frame import pixel_inputs, predict
-from pixzip.frequencies import find_weight, weigh, weight_interval
+from pixzip.frequencies import find_weight, sum_before, weigh, weight_interval
 from pixzip.jit import entry, inner
 from pixzip.model_file import Network
-from pixzip.runtime import fused
+from pixzip.runtime import fused, learning
 from pixzip.runtime.fused import CHUNK, Maps, Plan, Scratch, Where, lap
 from pixzip.runtime.kernels import Acc, Ints
+from pixzip.runtime.learning import Lessons, coarse
 from pixzip.runtime.multiply import SLACK
 from pixzip.runtime.progress import Counters, advance, counters, given_up, run_together, wait_for
 from pixzip.schedule import first_row, last_row, number_of_steps
@@ -35,7 +38,7 @@ _AT_ONCE = 32
 
 
 class Block(NamedTuple):
-    """What all threads share: the pixels decoded so far and the lanes' state."""
+    """What all threads share: the pixels decoded so far and the lanes' state; or all pixels, and their intervals."""
 
     planes: NDArray[np.uint8]  # (n, 3, h, w)
     errors: NDArray[np.int8]  # (n, 3, h, w), coding errors cut at -127 and 127
@@ -43,6 +46,7 @@ class Block(NamedTuple):
     words: NDArray[np.uint32]
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
+    intervals: NDArray[np.uint32]  # (2, h, colours, w * n): left and f, which the encoder writes; the decoder has none
 
 
 class Own(NamedTuple):
@@ -133,7 +137,7 @@ def _trunk(plan: Plan, maps: Maps, at: NDArray[np.int64], bases: NDArray[np.int6
 
 
 @inner
-def _decode(
+def _code(
     block: Block,
     at: NDArray[np.int64],
     colour: int,
@@ -145,21 +149,38 @@ def _decode(
     exp: Ints,
     weights: Ints,
     errors: NDArray[np.int16],
+    learns: bool,
+    spread: NDArray[np.int8],
+    totals: Ints,
 ) -> None:
-    """Decode one colour of positions at (m, 4) from acc (m, 256); errors (3, m) gets their coding errors."""
+    """Code one colour of positions at (m, 4) from acc (m, 256); errors (3, m) gets their coding errors.
+
+    The decoder finds the symbol and writes the pixel, the encoder finds the interval. Where the network learns, spread
+    (m, 256) and totals (m,) get the coarse weights.
+    """
     n, lanes = block.planes.shape[0], block.state.shape[0]
+    encodes = block.intervals.shape[0] > 0
     for r in range(at.shape[0]):
         y, i = at[r, _Y], at[r, _PICTURE]
         lane, x = (y * n + i) % lanes, step - slope * y
         total = weigh(acc, r, addend, shift, exp, weights)
-        symbol, before = find_weight(weights, total, quantile_of(block.state, lane))
-        left, frequency = weight_interval(weights, total, symbol, before)
-        take(left, frequency, lane, block.state, block.words, block.start, block.stop)
         prediction = predict(block.planes[i], colour, y, x)
-        value = (prediction + symbol) & 255
-        block.planes[i, colour, y, x] = value
+        if encodes:
+            value = np.int64(block.planes[i, colour, y, x])
+            symbol = (value - prediction) & 255
+            left, frequency = weight_interval(weights, total, symbol, sum_before(weights, symbol))
+            block.intervals[0, y, colour, x * n + i] = left
+            block.intervals[1, y, colour, x * n + i] = frequency
+        else:
+            symbol, before = find_weight(weights, total, quantile_of(block.state, lane))
+            left, frequency = weight_interval(weights, total, symbol, before)
+            take(left, frequency, lane, block.state, block.words, block.start, block.stop)
+            value = (prediction + symbol) & 255
+            block.planes[i, colour, y, x] = value
         errors[colour, r] = value - prediction
         block.errors[i, colour, y, x] = min(max(value - prediction, -127), 127)
+        if learns:
+            totals[r] = coarse(weights, spread, r)
 
 
 @inner
@@ -172,11 +193,12 @@ def _repeat_gray(planes: NDArray[np.uint8], at: NDArray[np.int64], step: int, sl
 
 
 @entry
-def decode_steps(
+def code_steps(
     plan: Plan,
     block: Block,
     maps: Maps,
     own: Own,
+    lessons: Lessons,
     owners: NDArray[np.int64],
     done: Counters,
     taps: NDArray[np.int64],
@@ -186,17 +208,23 @@ def decode_steps(
     slope: int,
     ended: int,
     colours: int,
+    rate: int,
     scratch: Scratch,
 ) -> None:
-    """One thread's share of steps first .. last - 1; taps (5, 2) are the (dy, dx) that fused.TAPS lists."""
+    """One thread's share of steps first .. last - 1; taps (5, 2) are the (dy, dx) that fused.TAPS lists.
+
+    done holds twice the number of steps finished, and one more where only learning is left.
+    """
     n, _, height, width = block.planes.shape
     bases, places = scratch.bases, maps.activations.shape[1] // _DEPTH
-    weights = fused.row_space(scratch)
+    weights, totals = scratch.words[0], scratch.words[1]
     lap(scratch.spent, fused.REST)
     for step in range(first, last):
         for other in range(done.shape[0]):
-            wait_for(done, other, step)
+            wait_for(done, other, 2 * step)
         lap(scratch.spent, fused.WAITING)
+        if rate > 0:
+            learning.forget(lessons.sums[thread])
         edges(maps, owners, n, height, thread, step, slope, ended)
         top, bottom = first_row(step, width, slope), last_row(step, height, slope)
         m = _find_own(owners, thread, top, bottom, n, (places - 1) // n, own.at)
@@ -215,12 +243,23 @@ def decode_steps(
             for a in range(0, m, CHUNK):
                 at = own.at[a : min(a + CHUNK, m)]
                 errors = own.errors[:, a : a + len(at)]
-                acc = fused.logits(plan, colour, own.features[a : a + len(at)], errors, scratch)
-                _decode(block, at, colour, step, slope, acc, addend, shift, exp, weights, errors)
+                features = own.features[a : a + len(at)]
+                acc = fused.logits(plan, colour, features, errors, scratch)
+                spread = learning.spread(plan, colour, len(at), scratch)
+                rounding = (addend, shift, exp)
+                _code(block, at, colour, step, slope, acc, *rounding, weights, errors, rate > 0, spread, totals)
                 lap(scratch.spent, fused.FREQUENCIES)
+                if rate > 0:
+                    learning.gather(plan, colour, features, errors[colour], totals, lessons.sums[thread], scratch)
         if colours == 1:
             _repeat_gray(block.planes, own.at[:m], step, slope)
-        advance(done, thread, step + 1)
+        if rate > 0:
+            advance(done, thread, 2 * step + 1)
+            for other in range(done.shape[0]):
+                wait_for(done, other, 2 * step + 1)
+            lap(scratch.spent, fused.WAITING)
+            learning.learn(plan, lessons, thread, rate, colours, scratch)
+        advance(done, thread, 2 * step + 2)
 
 
 def _make_own(plan: Plan, positions: int) -> Own:
@@ -238,23 +277,67 @@ def decode_block(
     progress: Progress | None = None,
     threads: int = 1,
     spent: NDArray[np.int64] | None = None,
+    rate: int = 0,
 ) -> NDArray[np.uint8]:
     """Pixels (n, 3, h, w) of a block of shape (n, h, w). Raises FormatError where a lane does not end as it must.
 
-    At most as many threads run as there are lanes. spent (threads, len(fused.PARTS) + 1) gathers their cycles.
+    At most as many threads run as there are lanes. spent (threads, len(fused.PARTS) + 1) gathers their cycles. rate: of
+    learning, as the encoder had it.
     """
     n, height, width = shape
-    slope, threads = network.slope, min(threads, len(lanes.state))
-    plan = fused.make_plan(network, engine)
-    places = n * rows_in_ring(height, width, slope) + 1
     planes = np.zeros((n, 3, height, width), dtype=np.uint8)
     # A lane's numbers have a cache line of their own: threads that write to one line wait for each other.
     table = np.zeros((len(lanes.state), 8), dtype=np.int64)
     state, start, stop = table.view(np.uint64)[:, 0], table[:, 1], table[:, 2]
     state[:], start[:], stop[:] = lanes.state, lanes.start, lanes.stop
-    block = Block(planes, np.zeros(planes.shape, dtype=np.int8), state, lanes.words, start, stop)
+    intervals = np.zeros((0, 0, 0, 0), dtype=np.uint32)
+    errors = np.zeros(planes.shape, dtype=np.int8)
+    block = Block(planes, errors, state, lanes.words, start, stop, intervals)
+    _traverse(network, engine, block, colours, rate, min(threads, len(lanes.state)), progress, spent)
+    Lanes(state, lanes.words, start, stop).check_finished()
+    return planes
+
+
+def intervals(
+    network: Network,
+    engine: str,
+    planes: NDArray[np.uint8],
+    colours: int,
+    progress: Progress | None = None,
+    threads: int = 1,
+    spent: NDArray[np.int64] | None = None,
+    rate: int = 0,
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """(left, f) of every symbol of a block (n, 3, h, w): two arrays (h, colours, w * n), position x * n + picture."""
+    n, _, height, width = planes.shape
+    threads = min(threads, height * n)
+    nothing = np.zeros((threads, 8), dtype=np.int64)  # as many lanes as threads, so that these share the rows
+    found = np.zeros((2, height, colours, width * n), dtype=np.uint32)
+    errors = np.zeros(planes.shape, dtype=np.int8)
+    words = np.zeros(0, dtype=np.uint32)
+    pixels = np.array(planes)  # of the type that the decoder has: one that can be written
+    block = Block(pixels, errors, nothing.view(np.uint64)[:, 0], words, nothing[:, 1], nothing[:, 2], found)
+    _traverse(network, engine, block, colours, rate, threads, progress, spent)
+    return found[0], found[1]
+
+
+def _traverse(
+    network: Network,
+    engine: str,
+    block: Block,
+    colours: int,
+    rate: int,
+    threads: int,
+    progress: Progress | None,
+    spent: NDArray[np.int64] | None,
+) -> None:
+    """Run all steps of a block."""
+    n, _, height, width = block.planes.shape
+    slope, lanes = network.slope, len(block.state)
+    plan, lessons = fused.make_plan(network, engine), learning.make_lessons(network, threads)
+    places = n * rows_in_ring(height, width, slope) + 1
     maps, done = fused.make_maps(network, _DEPTH * places), counters(threads)
-    owners = owners_of(len(lanes.state), threads)
+    owners = owners_of(lanes, threads)
     steps, ended = number_of_steps(height, width, slope), width
     positions = n * min(height, -(-width // slope))
     taps = np.array(fused.TAPS, dtype=np.int64)
@@ -263,8 +346,8 @@ def decode_block(
         own, scratch = _make_own(plan, positions), fused.make_scratch(plan)
         for first in range(0, steps, _AT_ONCE):
             last = min(first + _AT_ONCE, steps)
-            shared = (plan, block, maps, own, owners, done, taps)
-            decode_steps(*shared, thread, first, last, slope, ended, colours, scratch)
+            shared = (plan, block, maps, own, lessons, owners, done, taps)
+            code_steps(*shared, thread, first, last, slope, ended, colours, rate, scratch)
             if given_up(done):
                 return
             if progress is not None and thread == 0:
@@ -273,5 +356,3 @@ def decode_block(
             spent[thread] = scratch.spent
 
     run_together(work, threads, done)
-    Lanes(state, lanes.words, start, stop).check_finished()
-    return planes
