@@ -1,7 +1,7 @@
 """One photograph → seconds and peak memory of encoding and decoding, by engine, and start-up times.
 
-    python bench/speed.py PICTURE [--model NAME] [--repeats N]
-    python bench/speed.py PICTURE --profile int8
+    python bench/speed.py PICTURE [--model NAME] [--repeats N] [--learning RATE]
+    python bench/speed.py PICTURE --profile int8 [--learning RATE]
 
 The second prints the time of each part of decoding and encoding, and the floor: the network's products alone, at the
 mean width of a decoder's step, each layer's own shape, on as many threads.
@@ -44,16 +44,17 @@ def planes_of(picture: Path) -> NDArray[np.uint8]:
         return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))[None]
 
 
-def measure(picture: Path, model_name: str, engine: str, repeats: int, threads: int) -> dict[str, float]:
+def measure(
+    picture: Path, model_name: str, engine: str, repeats: int, threads: int, learning: int | None
+) -> dict[str, float]:
     """Run in the child process: medians of encode and decode seconds, peak resident MiB."""
     model, planes = find_model(model_name), planes_of(picture)
     encode_s, decode_s = [], []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        encoded = codec.encode(model, planes, engine=engine, threads=threads)
+        encoded = codec.encode(model, planes, engine=engine, threads=threads, learning=learning)
         middle = time.perf_counter()
-        shape, cut = planes.shape, {"tile": encoded.tile, "lanes": encoded.lanes}
-        decoded = codec.decode(model, encoded.tiles, shape, engine=engine, threads=threads, **cut)
+        decoded = codec.decode(model, encoded.tiles, planes.shape, engine=engine, threads=threads, **encoded.layout)
         decode_s.append(time.perf_counter() - middle)
         encode_s.append(middle - start)
         if not np.array_equal(decoded, planes):
@@ -69,18 +70,19 @@ def measure(picture: Path, model_name: str, engine: str, repeats: int, threads: 
     }
 
 
-def floor_s(model: Model, engine: str, height: int, width: int, threads: int) -> float:
+def floor_s(model: Model, engine: str, height: int, width: int, threads: int, learning: int) -> float:
     """Seconds that the products of a picture take when nothing else is done: all layers at the mean step's width."""
     steps_s = number_of_steps(height, width, model.network.slope)
     rows = -(-height * width // (steps_s * threads))
     plan = make_plan(model.network, engine)
+    products = len(plan.products) - (0 if learning else 3)  # the last three are those of learning
 
     def work(_: int) -> float:
         scratch = make_scratch(plan)
         seconds = []
         for _ in range(200):
             start = time.perf_counter()
-            all_products(plan, rows, scratch)
+            all_products(plan, products, rows, scratch)
             seconds.append(time.perf_counter() - start)
         return statistics.median(seconds)
 
@@ -91,24 +93,28 @@ def floor_s(model: Model, engine: str, height: int, width: int, threads: int) ->
 
 
 @jit
-def all_products(plan: Plan, rows: int, scratch: Scratch) -> None:
+def all_products(plan: Plan, products: int, rows: int, scratch: Scratch) -> None:
     """Every product of the network once."""
-    for p in range(plan.products.shape[0]):
+    for p in range(products):
         multiply(plan, p, scratch.operands[0], rows, scratch, 0)
 
 
-def profile(picture: Path, model_name: str, engine: str, repeats: int, threads: int) -> None:
+def profile(picture: Path, model_name: str, engine: str, repeats: int, threads: int, learning: int | None) -> None:
     """Print the seconds of each part of coding, by thread, and the floor."""
     model, planes = find_model(model_name), planes_of(picture)
-    encoded = codec.encode(model, planes, engine=engine, tile=MAX_TILE)
+    encoded = codec.encode(model, planes, engine=engine, tile=MAX_TILE, learning=learning)
+    rate = encoded.learning
     n, c, h, w = planes.shape
 
     def decode(spent: Spent) -> None:
         lanes = read_lanes(encoded.tiles[0], encoded.lanes)
-        steps.decode_block(model.network, engine, lanes, (n, h, w), c, None, threads, spent)
+        steps.decode_block(model.network, engine, lanes, (n, h, w), c, None, threads, spent, rate)
 
     def encode(spent: Spent) -> None:
-        found = pipeline.intervals(model.network, engine, planes, c, None, threads, spent)
+        if rate:
+            found = steps.intervals(model.network, engine, planes, c, None, threads, spent, rate)
+        else:
+            found = pipeline.intervals(model.network, engine, planes, c, None, threads, spent)
         start = time.perf_counter()
         codec._lanes(*found, n, encoded.lanes, model)
         entropy_s.append(time.perf_counter() - start)
@@ -128,7 +134,7 @@ def profile(picture: Path, model_name: str, engine: str, repeats: int, threads: 
         for k in np.argsort(-seconds.sum(axis=0)):
             print(f"    {PARTS[k]:14}" + "".join(f" {s:.3f}" for s in seconds[:, k]) + " s")
         print(f"    {'lanes':14} {after_s:.3f} s")
-    one_s, all_s = floor_s(model, engine, h, w, 1), floor_s(model, engine, h, w, threads)
+    one_s, all_s = (floor_s(model, engine, h, w, count, rate) for count in (1, threads))
     print(f"floor: {one_s:.3f} s on one thread, {all_s:.3f} s on {threads}")
 
 
@@ -164,19 +170,29 @@ def commands(picture: Path, model: str, repeats: int) -> None:
 @click.option("--model", default="default")
 @click.option("--repeats", default=5)
 @click.option("--threads", default=2)
+@click.option("--learning", default=None, type=int, help="Rate of learning; default: the codec's.")
 @click.option("--engine", default=None, help="Measure one engine in this process and print JSON.")
 @click.option("--profile", "profiled", default=None, help="Print the time of each part with this engine.")
-def main(picture: Path, model: str, repeats: int, threads: int, engine: str | None, profiled: str | None) -> None:
+def main(
+    picture: Path,
+    model: str,
+    repeats: int,
+    threads: int,
+    learning: int | None,
+    engine: str | None,
+    profiled: str | None,
+) -> None:
     """Measure PICTURE with both engines."""
     if profiled is not None:
-        profile(picture, model, profiled, repeats, threads)
+        profile(picture, model, profiled, repeats, threads, learning)
         return
     if engine is not None:
-        print(json.dumps(measure(picture, model, engine, repeats, threads)))
+        print(json.dumps(measure(picture, model, engine, repeats, threads, learning)))
         return
     for name in ("int8", "float32"):
         command = [sys.executable, __file__, str(picture), "--model", model, "--engine", name]
         command += ["--repeats", str(repeats), "--threads", str(threads)]
+        command += [] if learning is None else ["--learning", str(learning)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         r = json.loads(done.stdout)
         print(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from pixzip.jit import jit
+from pixzip.runtime import multiply as module
 from pixzip.runtime.engines import make_product
-from pixzip.runtime.multiply import BLOCK, HAS_INT8, SLACK, pack, padded, product
+from pixzip.runtime.multiply import BLOCK, HAS_INT8, OUTER_BLOCK, SLACK, outer, pack, padded, product
 
 ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions"))]
 
@@ -65,3 +67,25 @@ def test_products_for_python_are_exact(engine: str) -> None:
         multiply.source[:rows] = random.integers(-128, 128, (rows, 40))
         expected = multiply.source[:rows].astype(np.int64) @ weight.T.astype(np.int64)
         assert np.array_equal(multiply(rows), expected)
+
+
+def words(pairs: NDArray[np.int16]) -> NDArray[np.int32]:
+    """(rows, n, 2) → (rows, n)."""
+    return np.ascontiguousarray(pairs).view(np.int32)[..., 0]
+
+
+@pytest.mark.parametrize(
+    "wide", [False, pytest.param(True, marks=pytest.mark.skipif(not module._WIDE, reason="AVX512"))]
+)
+@pytest.mark.parametrize("depth", [1, 2, 96])
+def test_outer_products_are_exact(depth: int, wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the instruction for pairs and without it."""
+    monkeypatch.setattr(module, "_WIDE", wide)
+    compiled = numba.njit(outer.py_func)  # type: ignore[attr-defined]
+    random = np.random.default_rng(depth)
+    a = random.integers(-2032, 2033, (depth, 24, 2)).astype(np.int16)
+    b = random.integers(-127, 128, (depth, 3 * OUTER_BLOCK, 2)).astype(np.int16)
+    a[:, 0], b[:, 0], b[:, 1] = -2032, 127, -127  # the largest
+    out = np.zeros((24, 3 * OUTER_BLOCK), dtype=np.int32)
+    compiled(words(a), words(b), depth, out)
+    assert np.array_equal(out, np.einsum("dji,dki->jk", a.astype(np.int64), b.astype(np.int64)))

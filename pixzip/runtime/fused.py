@@ -19,7 +19,7 @@ from pixzip.model_checks import Arrays
 from pixzip.model_file import Network
 from pixzip.runtime import kernels
 from pixzip.runtime.kernels import Acc, Ints
-from pixzip.runtime.multiply import SLACK, Packed, pack, padded, product
+from pixzip.runtime.multiply import OUTER_BLOCK, SLACK, Packed, pack, padded, product
 
 #: Positions that go through a layer together; their accumulators and operands stay in the nearest caches.
 CHUNK = 192
@@ -85,8 +85,10 @@ class Scratch(NamedTuple):
     sums: Any  # (3, rows * most inputs or outputs): accumulators of two products, and their operand as float32
     words: NDArray[np.int32]  # (2, space for the gates of a cell, or for the weights of a row)
     stream: NDArray[np.int16]  # (CHUNK, t)
-    moved: NDArray[np.int32]  # (CHUNK, h): errors of hidden units
-    lesson: NDArray[np.int32]  # (h, t): gradients
+    moved: NDArray[np.int32]  # (CHUNK / 2, h): errors of hidden units, of two positions in a word
+    pairs: NDArray[np.int32]  # (CHUNK / 2, padded t): features, of two positions in a word
+    lesson: NDArray[np.int32]  # (h, padded t): gradients
+    gradient: NDArray[np.int64]  # (t,)
     bases: NDArray[np.int64]  # (5,), of Where
     spent: NDArray[np.int64]  # cycles by part; last, when the last part ended
 
@@ -176,14 +178,17 @@ def make_scratch(plan: Plan) -> Scratch:
     rows = CHUNK + SLACK
     inputs, width = int(plan.products[:, _INPUTS].max()), int(plan.products[:, _WIDTH].max())
     head = int(plan.products[plan.places[_HEAD], _OUTPUTS])
+    across = -(-channels(plan) // OUTER_BLOCK) * OUTER_BLOCK
     dtype = np.float32 if plan.weights.dtype == np.float32 else np.int32
     return Scratch(
         np.zeros((2, rows * inputs + _BEYOND), dtype=np.int8),
         np.zeros((3, rows * max(inputs, width)), dtype=dtype),
         np.zeros((2, max(256, int(plan.products[:, _OUTPUTS].max()))), dtype=np.int32),
         np.zeros((CHUNK, channels(plan)), dtype=np.int16),
-        np.zeros((CHUNK, head), dtype=np.int32),
-        np.zeros((head, channels(plan)), dtype=np.int32),
+        np.zeros((CHUNK // 2, head), dtype=np.int32),
+        np.zeros((CHUNK // 2, across), dtype=np.int32),
+        np.zeros((head, across), dtype=np.int32),
+        np.zeros(channels(plan), dtype=np.int64),
         np.zeros(len(TAPS), dtype=np.int64),
         np.zeros(len(PARTS) + 1, dtype=np.int64),
     )

@@ -16,8 +16,8 @@ from pixzip.jit import inlined, inner
 from pixzip.model_file import Network
 from pixzip.runtime import fused
 from pixzip.runtime.fused import Plan, Scratch, lap
-from pixzip.runtime.kernels import HIDDEN_OFFSET
-from pixzip.runtime.multiply import store_row
+from pixzip.runtime.kernels import HIDDEN_OFFSET, Acc, Ints
+from pixzip.runtime.multiply import outer, store_row
 
 #: Bits of a kept weight below a unit of the weight that multiplies.
 FRACTION = 8
@@ -88,30 +88,54 @@ def gather(
     hidden = fused.operand(plan, fused.logit(plan, colour), m, scratch.operands[1])
     h = hidden.shape[1]
     expected, toward = fused.backward(plan, colour)
-    partial, moved, row = scratch.lesson[:h, :t], scratch.moved, scratch.words[0]
-    for r in range(m):
-        symbol, total = np.int64(errors[r]) & 255, np.int64(totals[r])
-        inverse = (np.int64(1) << 32) // total
+    row = scratch.words[0]
+    for r in range(0, m, 2):
+        _hidden_errors(acc, expected, toward, int(errors[r]) & 255, totals[r], hidden, r, row)
+        pair = scratch.moved[r // 2]
         for j in range(h):
-            e = np.int64(np.int32(acc[r, j]) + expected[j])
-            v = ((np.int64(toward[symbol, j]) * total - e) * inverse + (1 << (31 - FINE))) >> (32 - FINE)
-            moved[r, j] = np.int32(v) if hidden[r, j] != -HIDDEN_OFFSET else np.int32(0)
-    for j in range(h):
-        for k in range(t):
-            partial[j, k] = 0
-    for r in range(m):
-        for k in range(t):
-            row[k] = features[r, k]
-        for j in range(h):
-            by = moved[r, j]
-            if by != 0:
-                for k in range(t):
-                    partial[j, k] += by * row[k]
+            pair[j] = row[j] & np.int32(0xFFFF)
+        if r + 1 < m:
+            _hidden_errors(acc, expected, toward, int(errors[r + 1]) & 255, totals[r + 1], hidden, r + 1, row)
+            for j in range(h):
+                pair[j] |= row[j] << np.int32(16)
+    _pair_features(features, scratch.pairs)
+    outer(scratch.moved, scratch.pairs, (m + 1) // 2, scratch.lesson)
     first = colour * h
     for j in range(h):
         for k in range(t):
-            sums[first + j, k] += np.int64(partial[j, k])
+            sums[first + j, k] += np.int64(scratch.lesson[j, k])
     lap(scratch.spent, fused.LEARNING)
+
+
+@inner
+def _hidden_errors(
+    acc: Acc,
+    expected: Ints,
+    toward: Ints,
+    symbol: int,
+    total: int,
+    hidden: NDArray[np.int8],
+    r: int,
+    out: Ints,
+) -> None:
+    """out (h,): how the logarithm of what the symbol was given changes with the hidden units of position r."""
+    whole, inverse = np.int64(total), (np.int64(1) << 32) // np.int64(total)
+    for j in range(hidden.shape[1]):
+        e = np.int64(np.int32(np.int32(acc[r, j]) + expected[j]))
+        v = ((np.int64(toward[symbol, j]) * whole - e) * inverse + (1 << (31 - FINE))) >> (32 - FINE)
+        out[j] = np.int32(v) if hidden[r, j] != -HIDDEN_OFFSET else np.int32(0)
+
+
+@inner
+def _pair_features(features: NDArray[np.int8], out: NDArray[np.int32]) -> None:
+    """Features (m, t) of positions 2i and 2i + 1 as the low and high half of out[i]."""
+    m, t = features.shape
+    for r in range(0, m, 2):
+        for k in range(t):
+            out[r // 2, k] = np.int32(features[r, k]) & np.int32(0xFFFF)
+        if r + 1 < m:
+            for k in range(t):
+                out[r // 2, k] |= np.int32(features[r + 1, k]) << np.int32(16)
 
 
 @inner
@@ -123,17 +147,25 @@ def forget(sums: NDArray[np.int64]) -> None:
 
 
 @inner
-def _mean_size(lessons: Lessons, colour: int, thread: int) -> int:
+def _gradient(sums: NDArray[np.int64], j: int, out: NDArray[np.int64]) -> None:
+    """Row j of all threads' gradients together: out (t,)."""
+    for k in range(sums.shape[2]):
+        out[k] = sums[0, j, k]
+    for i in range(1, sums.shape[0]):
+        for k in range(sums.shape[2]):
+            out[k] += sums[i, j, k]
+
+
+@inner
+def _mean_size(lessons: Lessons, colour: int, thread: int, row: NDArray[np.int64]) -> int:
     """Running mean over steps of the mean |gradient| of a colour, this step included, and LEAST."""
     sums, means = lessons.sums, lessons.means[thread, colour]
     h, t = sums.shape[1] // 3, sums.shape[2]
     total = np.int64(0)
     for j in range(colour * h, (colour + 1) * h):
+        _gradient(sums, j, row)
         for k in range(t):
-            g = np.int64(0)
-            for i in range(sums.shape[0]):
-                g += sums[i, j, k]
-            total += abs(g)
+            total += abs(row[k])
     means[0] += (total << FORGET) // (h * t) - (means[0] >> FORGET)
     means[1] += (np.int64(1) << 16) - (means[1] >> FORGET)
     return int((means[0] << (16 - FORGET)) // means[1] + LEAST)
@@ -144,19 +176,18 @@ def learn(plan: Plan, lessons: Lessons, thread: int, rate: int, colours: int, sc
     """Move this thread's share of the weights; all threads must have gathered, and wait for each other afterwards."""
     kept, sums = lessons.kept, lessons.sums
     threads, h, t = sums.shape[0], kept.shape[0] // 3, kept.shape[1]
-    row = scratch.words[0]
+    weights, gradient = scratch.words[0], scratch.gradient
     for colour in range(colours):
-        by = (np.int64(rate) << (_PRECISION + FRACTION - RATE_UNIT)) // _mean_size(lessons, colour, thread)
+        by = (np.int64(rate) << (_PRECISION + FRACTION - RATE_UNIT)) // _mean_size(lessons, colour, thread, gradient)
         p = fused.logit(plan, colour) - 1
         for j in range(thread * h // threads, (thread + 1) * h // threads):
             at = colour * h + j
+            _gradient(sums, at, gradient)
+            row = kept[at]
             for k in range(t):
-                g = np.int64(0)
-                for i in range(threads):
-                    g += sums[i, at, k]
-                v = int(kept[at, k] + ((g * by + (1 << (_PRECISION - 1))) >> _PRECISION))
-                v = min(max(v, -LIMIT), LIMIT)
-                kept[at, k] = v
-                row[k] = (v + (1 << (FRACTION - 1))) >> FRACTION
-            store_row(fused.packed(plan, p), j, t, row)
+                v = np.int64(row[k]) + ((gradient[k] * by + (1 << (_PRECISION - 1))) >> _PRECISION)
+                row[k] = min(max(v, np.int64(-LIMIT)), np.int64(LIMIT))
+            for k in range(t):
+                weights[k] = (row[k] + np.int32(1 << (FRACTION - 1))) >> np.int32(FRACTION)
+            store_row(fused.packed(plan, p), j, t, weights)
     lap(scratch.spent, fused.LEARNING)

@@ -208,6 +208,105 @@ def _choose_product(source: Any, weights: Any, rows: Any, inputs: Any, real: Any
     return implementation
 
 
+def _dot_pairs(builder: Any, total: Any, a: Any, b: Any) -> Any:
+    """total + the products of two 16-bit numbers each, signed: vectors of 32-bit words."""
+    if _WIDE:
+        return call(builder, "llvm.x86.avx512.vpdpwssd.512", total.type, [total, a, b])
+    sixteen = ir.Constant(a.type, [16] * _VECTOR)
+
+    def halves(pair: Any) -> tuple[Any, Any]:
+        return builder.ashr(builder.shl(pair, sixteen), sixteen), builder.ashr(pair, sixteen)
+
+    for one, other in zip(halves(a), halves(b), strict=True):
+        total = builder.add(total, builder.mul(one, other))
+    return total
+
+
+#: Rows and vectors of a tile of an outer product.
+_OUTER_ROWS = 8
+_OUTER_VECTORS = 2 if _VECTOR == 16 else 1
+#: Columns of an outer product must be a multiple of this.
+OUTER_BLOCK = _OUTER_VECTORS * _VECTOR
+
+
+@intrinsic
+def _outer_tile(typing: Any, a: Any, a_stride: Any, b: Any, b_stride: Any, depth: Any, out: Any, stride: Any) -> Any:
+    """out (_OUTER_ROWS, OUTER_BLOCK) = sum over depth of a[d]ᵀ b[d], pairs of 16-bit numbers as words; bytes apart."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.call(_write_outer(builder.module), arguments)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 7), generate
+
+
+def _write_outer(module: Any) -> Any:
+    """A function of a module that computes a tile of an outer product: see _outer_tile."""
+    name = "pixzip_outer"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_LONG] * 7), name)
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    entry, loop, done = (function.append_basic_block() for _ in range(3))
+    builder = ir.IRBuilder(entry)
+    a, a_stride, b, b_stride, depth, out, out_stride = function.args
+    vector, size = ir.VectorType(_WORD, _VECTOR), 4 * _VECTOR
+
+    def pointer(base: Any, offset: int, kind: Any) -> Any:
+        return builder.inttoptr(builder.add(base, ir.Constant(_LONG, offset)), kind.as_pointer())
+
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    d, at_a, at_b = (builder.phi(_LONG) for _ in range(3))
+    totals = [[builder.phi(vector) for _ in range(_OUTER_VECTORS)] for _ in range(_OUTER_ROWS)]
+    columns = [builder.load(pointer(at_b, j * size, vector), align=4) for j in range(_OUTER_VECTORS)]
+    undefined, picks = ir.Constant(vector, ir.Undefined), ir.Constant(vector, [0] * _VECTOR)
+    sums = []
+    for r in range(_OUTER_ROWS):
+        first = builder.insert_element(undefined, builder.load(pointer(at_a, 4 * r, _WORD), align=4), _zero())
+        spread = builder.shuffle_vector(first, undefined, picks)
+        sums.append([_dot_pairs(builder, total, spread, c) for total, c in zip(totals[r], columns, strict=True)])
+    following = builder.add(d, ir.Constant(_LONG, 1))
+    nothing = ir.Constant(vector, [0] * _VECTOR)
+    for phi, start, then in (
+        (d, ir.Constant(_LONG, 0), following),
+        (at_a, a, builder.add(at_a, a_stride)),
+        (at_b, b, builder.add(at_b, b_stride)),
+    ):
+        phi.add_incoming(start, entry)
+        phi.add_incoming(then, loop)
+    for r in range(_OUTER_ROWS):
+        for total, then in zip(totals[r], sums[r], strict=True):
+            total.add_incoming(nothing, entry)
+            total.add_incoming(then, loop)
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, done)
+    builder.position_at_end(done)
+    for r in range(_OUTER_ROWS):
+        row = builder.add(out, builder.mul(out_stride, ir.Constant(_LONG, r)))
+        for j in range(_OUTER_VECTORS):
+            builder.store(sums[r][j], pointer(row, j * size, vector), align=4)
+    builder.ret_void()
+    return function
+
+
+def _zero() -> Any:
+    return ir.Constant(_WORD, 0)
+
+
+@inner
+def outer(a: NDArray[np.int32], b: NDArray[np.int32], depth: int, out: NDArray[np.int32]) -> None:
+    """out = sum over the first depth > 0 rows of aᵀ b, where each word is a pair of 16-bit numbers to be multiplied.
+
+    a (rows, h), b (rows, t), out (h, t); h a multiple of 8, t of OUTER_BLOCK.
+    """
+    at_a, at_b, at_out = address(a), address(b), address(out)
+    h, t = out.shape
+    for j in range(0, h, _OUTER_ROWS):
+        for k in range(0, t, OUTER_BLOCK):
+            _outer_tile(at_a + 4 * j, 4 * h, at_b + 4 * k, 4 * t, depth, at_out + 4 * (j * t + k), 4 * t)
+
+
 @inner
 def _store_int8(weights: NDArray[np.int8], output: int, inputs: int, row: NDArray[np.int32]) -> None:
     block, at = output // BLOCK, output % BLOCK
@@ -215,7 +314,10 @@ def _store_int8(weights: NDArray[np.int8], output: int, inputs: int, row: NDArra
     total = np.int32(0)
     for k in range(inputs):
         total += row[k]
-        weights[start + (k // 4 + 1) * 4 * BLOCK + 4 * at + k % 4] = row[k]
+    for quad in range(inputs // 4):
+        to = start + (quad + 1) * 4 * BLOCK + 4 * at
+        for k in range(4):
+            weights[to + k] = row[4 * quad + k]
     total *= np.int32(-128)
     for byte in range(4):
         weights[start + 4 * at + byte] = np.int8((total >> np.int32(8 * byte)) & 255)
