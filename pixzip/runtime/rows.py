@@ -18,8 +18,6 @@ from pixzip.runtime.network import Layers, map_specs
 from pixzip.runtime.stack.maps import RowMaps
 
 Progress = Callable[[float], None]
-
-
 #: Called with (y, colour, accumulators (m, 256), errors (m,)) for every row and colour, in this order.
 Visit = Callable[[int, int, Acc, NDArray[np.int16]], None]
 
