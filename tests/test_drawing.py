@@ -19,6 +19,7 @@ from pixzip import drawing
 from pixzip.errors import ImageError, LimitError, ModelError, ModelNotFoundError, UsageError
 from pixzip.frequencies import row_intervals, tempered
 from pixzip.model_file import Model, find_model, load_model, shipped_models, write_model
+from pixzip.quantiles import quantiles
 from pixzip.runtime import draw, frozen, kernels
 from pixzip.runtime import network as trunk
 from pixzip.runtime.multiply import HAS_INT8
@@ -196,6 +197,20 @@ def test_random_numbers_made_in_parts_are_the_same(path: Path, monkeypatch: pyte
     once = pixzip.sample(path, 3, (5, 4))
     monkeypatch.setattr(drawing, "_AT_ONCE", 1)
     assert np.array_equal(pixzip.sample(path, 3, (5, 4)), once)
+
+
+@pytest.mark.parametrize("at_once", [1, 40, 1 << 16])
+def test_every_sub_pixel_has_a_number_of_its_own_key(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[NDArray[np.int32]] = []
+    original = drawing.draw_block
+    monkeypatch.setattr(drawing, "_AT_ONCE", at_once)
+    monkeypatch.setattr(drawing, "draw_block", lambda *given: used.append(given[2]) or original(*given))
+    numbers = [7, 0, 2**32 - 1]
+    drawing.draw_numbers(tiny_model(), numbers, np.zeros((3, 2, 4), np.uint8), 5, 2**64 - 1, ONE, "float32")
+    (found,) = used
+    assert found.shape == (3, 3, 5, 4)
+    for i, c, y, x in np.ndindex(found.shape):
+        assert found[i, c, y, x] == quantiles(2**64 - 1, numbers[i], y, x, c)
 
 
 # Symbols follow their rows.
