@@ -37,7 +37,7 @@ GAP_PX = 2
 _ROWS = 4096
 _AT_ONCE = 1 << 16
 #: Numbers that a temperature is made of: 2, 0.7 or 7/10.
-_RATIONAL = re.compile(r"\d{1,20}(\.\d{1,20})?|\d{1,20}/\d{1,20}")
+_RATIONAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?|[0-9]{1,20}/[0-9]{1,20}")
 
 
 def sample(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from reference_decoder import PaperTile, Tile, read_model
 from tiny_model import parts, photo, tiny_bytes, tiny_model
 from tiny_stack import ARCHITECTURES, stack_bytes, stack_model
 
@@ -139,6 +141,57 @@ def head_of(model: Model, colour: int) -> Any:
 
     network = model.network
     return logit_row(network, colour) if isinstance(network, StackNetwork) else trunk.logit_row(network, colour)
+
+
+# Drawing is what the documents say, in plain Python integers, pixel by pixel.
+
+
+def place_of(seed: int, number: int, y: int, x: int, c: int) -> int:
+    """Philox4x32-10, its first word without the lowest 8 bits."""
+    words, keys = [y, x, c, number], [seed % 2**32, seed >> 32]
+    for _ in range(10):
+        first, second = words[0] * 0xD2511F53, words[2] * 0xCD9E8D57
+        words = [
+            second >> 32 ^ words[1] ^ keys[0],
+            second % 2**32,
+            first >> 32 ^ words[3] ^ keys[1],
+            first % 2**32,
+        ]
+        keys = [(keys[0] + 0x9E3779B9) % 2**32, (keys[1] + 0xBB67AE85) % 2**32]
+    return words[0] >> 8
+
+
+def drawn_by_loops(model: Model, above: Pixels, height: int, number: int, seed: int, temperature: Fraction) -> Pixels:
+    """One picture (colours, h, w) by the reference decoder; above (colours, rows, w) is known."""
+    colours, rows, width = above.shape
+    stack = isinstance(model.network, StackNetwork)
+    tile = (PaperTile if stack else Tile)(read_model(model.data), height, width)
+    edges = tile.left_edges
+
+    def at_temperature(logits: list[int]) -> list[int]:
+        return edges([-math.floor(Fraction(max(logits) - logit) / temperature + Fraction(1, 2)) for logit in logits])
+
+    tile.left_edges = at_temperature  # type: ignore[method-assign]
+    for y, x, c in np.ndindex(height, width, colours):
+        left = tile.row(c, y, x)
+        symbol = bisect.bisect_right(left, place_of(seed, number, y, x, c)) - 1
+        if y < rows:
+            raw = isinstance(model.network, StackNetwork) and model.network.frame == "raw"
+            symbol = (int(above[c, y, x]) - (0 if raw else tile.prediction(c, y, x))) % 256
+        tile.set_value(c, y, x, symbol, gray=colours < tile.colours)
+    return np.array([[[tile.planes[c][y, x] for x in range(width)] for y in range(height)] for c in range(colours)])
+
+
+@pytest.mark.parametrize("temperature", [ONE, Fraction(4, 5), Fraction(5, 2)])
+@pytest.mark.parametrize("name", ALL)
+def test_drawing_is_what_the_documents_say(name: str, temperature: Fraction) -> None:
+    model, colours = network_of(name)
+    seed, above = 2**63 + 12345, pixels_for(model, (1, colours, 2, 4))[0, :colours]
+    for rows in (0, 2):
+        known = np.ascontiguousarray(above[:, :rows])
+        drawn = drawing.draw_numbers(model, [6, 1], known, 4, seed, temperature, "float32")
+        for i, number in enumerate((6, 1)):
+            assert np.array_equal(drawn[i], drawn_by_loops(model, known, 4, number, seed, temperature))
 
 
 # A sample depends on its number, seed and size.
@@ -515,7 +568,22 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no threads": ({"threads": 0}, UsageError, "threads 0"),
     "unknown engine": ({"engine": "abacus"}, UsageError, "abacus"),
 }
-for _text in (0, -1, float("nan"), float("inf"), "", "hot", "1/0", "0.0009", "100.1", 1e-9, "9" * 99, "1/2/3", True):
+for _text in (
+    0,
+    -1,
+    float("nan"),
+    float("inf"),
+    "",
+    "hot",
+    "1/0",
+    "0.0009",
+    "100.1",
+    1e-9,
+    "9" * 99,
+    "1/2/3",
+    "٣",
+    True,
+):
     BAD[f"temperature {str(_text)[:9]}"] = ({"temperature": _text}, UsageError, "temperature")
 
 
