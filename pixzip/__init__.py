@@ -23,6 +23,7 @@ from pixzip.errors import (
 
 if TYPE_CHECKING:
     from pixzip.api import Info, compress, compress_batch, decompress, decompress_batch, inspect, verify
+    from pixzip.drawing import complete, sample
     from pixzip.image import Picture, from_array, from_pil, read_image, to_array, to_pil, write_image
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "PixzipError",
     "UsageError",
     "__version__",
+    "complete",
     "compress",
     "compress_batch",
     "decompress",
@@ -48,6 +50,7 @@ __all__ = [
     "from_pil",
     "inspect",
     "read_image",
+    "sample",
     "to_array",
     "to_pil",
     "verify",
@@ -56,6 +59,7 @@ __all__ = [
 
 _HOMES = {
     "pixzip.api": ("Info", "compress", "compress_batch", "decompress", "decompress_batch", "inspect", "verify"),
+    "pixzip.drawing": ("complete", "sample"),
     "pixzip.image": ("Picture", "from_array", "from_pil", "read_image", "to_array", "to_pil", "write_image"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

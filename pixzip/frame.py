@@ -150,7 +150,12 @@ def block_row_inputs(planes: NDArray[np.uint8], errors: NDArray[np.int16], y: in
 
 @jit
 def block_step_inputs(
-    planes: NDArray[np.uint8], errors: NDArray[np.int16], step: int, slope: int, first: int, out: NDArray[np.int8]
+    planes: NDArray[np.uint8],
+    errors: NDArray[np.int8] | NDArray[np.int16],
+    step: int,
+    slope: int,
+    first: int,
+    out: NDArray[np.int8],
 ) -> None:
     """Inputs of the pixels of one step from position ``first`` = y * n + picture on: out (m, INPUTS)."""
     n = planes.shape[0]

@@ -8,6 +8,7 @@ symbol i owns [left_i, left_i + f_i) with left_i = floor(C_i * M / S) + i: every
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,16 @@ def find_symbol(cumulative: NDArray[np.int64], quantile: int) -> int:
         else:
             high = middle
     return low
+
+
+def tempered(exp: NDArray[np.int32], temperature: Fraction) -> NDArray[np.int32]:
+    """The exp table of rows at a temperature T: entry d is exp[floor(d / T + 1/2)], as long as exp has such an entry.
+
+    So logits keep their distances d from the largest, divided by T > 0. T = 1 gives exp itself.
+    """
+    p, q = temperature.as_integer_ratio()
+    entries = -(-(2 * len(exp) - 1) * p // (2 * q))  # 2dq + p < 2p * len(exp)
+    return exp[[(2 * d * q + p) // (2 * p) for d in range(entries)]]
 
 
 @inner

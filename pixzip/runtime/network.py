@@ -16,8 +16,12 @@ from pixzip.model_file import Network
 from pixzip.runtime import kernels
 from pixzip.runtime.engines import make_product
 from pixzip.runtime.kernels import Acc, Ints
+from pixzip.runtime.stack.maps import MapSpec, Specs, View
 
 Map = NDArray[np.int8]
+_CONV_TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
+_IS_TAPS = ((0, -1), (0, 0))
+_SS_TAPS = ((-1, -1), (-1, 0), (-1, 1))
 
 
 def rounding(arrays: Arrays, product: str) -> tuple[Ints, Ints]:
@@ -29,6 +33,18 @@ def rounding(arrays: Arrays, product: str) -> tuple[Ints, Ints]:
 def logit_row(network: Network, colour: int) -> tuple[Ints, Ints, NDArray[np.int32]]:
     """What turns a head's last product into a row: addend and shift (256,), exp table."""
     return *rounding(network.arrays, f"head.{colour}.logit"), network.arrays["table.exp"]
+
+
+def map_specs(network: Network) -> Specs:
+    """The maps that neighbours are read from, by name; outside the picture all are 0."""
+    specs: Specs = {}
+    for block, kind in enumerate(network.blocks):
+        name = f"block.{block}"
+        specs[f"{name}.activation"] = MapSpec(network.channels, np.int8, 0, 0, _CONV_TAPS if kind == "c" else _IS_TAPS)
+        if kind == "l":
+            specs[f"{name}.state"] = MapSpec(network.lstm, np.int8, 0, 0, _SS_TAPS)
+            specs[f"{name}.cell"] = MapSpec(network.lstm, np.int32, 0, 0, ((-1, 0),))
+    return specs
 
 
 class Layers:
@@ -48,6 +64,21 @@ class Layers:
         for head in heads[1:]:
             if head.source.shape != heads[0].source.shape:
                 raise AssertionError("heads share their input")
+
+    def trunk(self, view: View) -> None:
+        """All blocks on positions whose inputs stand in self.inputs; their features are left for ``logits``."""
+        self.start(view.m)
+        for block, kind in enumerate(self.network.blocks):
+            name = f"block.{block}"
+            self.activation(block, view.at(f"{name}.activation", 0, 0))
+            if kind == "c":
+                self.conv(block, [view.at(f"{name}.activation", dy, dx) for dy, dx in _CONV_TAPS])
+            else:
+                is_taps = [view.at(f"{name}.activation", dy, dx) for dy, dx in _IS_TAPS]
+                ss_taps = [view.at(f"{name}.state", dy, dx) for dy, dx in _SS_TAPS]
+                cells = view.at(f"{name}.cell", -1, 0), view.at(f"{name}.cell", 0, 0)
+                self.lstm(block, is_taps, ss_taps, *cells, view.at(f"{name}.state", 0, 0))
+        self.features(view.m)
 
     def start(self, m: int) -> None:
         """Input layer: self.inputs[:m] → the residual stream."""

@@ -28,7 +28,7 @@ def picture_inputs(network: StackNetwork, planes: NDArray[np.uint8]) -> tuple[ND
         picture_errors(picture, of_picture)
     n, _, height, width = planes.shape
     inputs = np.stack([values, errors.clip(-127, 127)], axis=2).astype(np.int8)
-    return inputs.reshape(n, -1, height, width), errors & np.int16(255)
+    return inputs.reshape(n, network.inputs, height, width), errors & np.int16(255)
 
 
 @jit

@@ -1,4 +1,4 @@
-"""(seed, picture, y, x, c) → a random quantile → a symbol of a frequency row: drawing pictures from a model.
+"""(seed, picture, y, x, c) → a uniformly random quantile of a frequency row, for drawing pictures from a model.
 
 The number depends on nothing else, so the order of coding, the batch and the device do not change a sample. It is the
 first word of Philox4x32-10 (Salmon et al. 2011) for the counter (y, x, c, picture) under the 64-bit key ``seed``, its
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pixzip.errors import UsageError
-from pixzip.frequencies import PRECISION, find_symbol
+from pixzip.frequencies import PRECISION
 
 _ROUNDS = 10
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -48,8 +48,3 @@ def quantiles(seed: int, picture: ArrayLike, y: ArrayLike, x: ArrayLike, c: Arra
     words = np.broadcast_arrays(*(np.asarray(v, dtype=np.uint64) for v in (y, x, c, picture)))
     first = philox((words[0], words[1], words[2], words[3]), seed)[0]
     return (first >> np.uint64(32 - PRECISION)).astype(np.int64)
-
-
-def draw(cumulative: NDArray[np.int64], quantile: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Symbols of m rows: cumulative weights (m, 257) as frequencies.cumulate makes them, quantiles (m,) → (m,)."""
-    return np.array([find_symbol(row, q) for row, q in zip(cumulative, quantile, strict=True)], dtype=np.uint8)
