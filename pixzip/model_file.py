@@ -93,7 +93,9 @@ class Network:
             bound += LARGEST * LARGEST_WEIGHT * self.channels
             if colour > 0:
                 bound += np.abs(self.arrays[f"head.{colour}.known"].astype(np.int64)).max(axis=1).sum(axis=0)
-            if bound.max() >= EXACT:
+            last = np.abs(self.arrays[f"head.{colour}.logit.bias"].astype(np.int64))
+            last += 3 * LARGEST_HIDDEN * LARGEST_WEIGHT * self.head  # the sum, and how far the bias moves with it
+            if max(bound.max(), last.max()) >= EXACT:
                 return False
         return True
 

@@ -392,14 +392,14 @@ class Tile:
             stream = [sat16(a + b) for a, b in zip(stream, change, strict=True)]
         return [sat8(rs(value, shifts["feature"])) for value in stream]
 
-    def product(self, name: str, v: Vector, *tables: Vector, weight: list[Vector] | None = None) -> Vector:
-        """rs(P(v) + tables, P.shift) of product P, with another weight if one is given."""
-        bias, shift = (self.model.arrays[f"{name}.{part}"] for part in ("bias", "shift"))
-        sums = [
-            sum(terms)
-            for terms in zip(matvec(weight or self.model.arrays[name + ".weight"], v), bias, *tables, strict=True)
-        ]
-        return [rs(value, s) for value, s in zip(sums, shift, strict=True)]
+    def product(
+        self, name: str, v: Vector, *tables: Vector, weight: list[Vector] | None = None, bias: Vector | None = None
+    ) -> Vector:
+        """rs(P(v) + tables, P.shift) of product P, with another weight and bias if they are given."""
+        arrays = self.model.arrays
+        products = matvec(weight or arrays[name + ".weight"], v)
+        sums = [sum(terms) for terms in zip(products, bias or arrays[name + ".bias"], *tables, strict=True)]
+        return [rs(value, s) for value, s in zip(sums, arrays[name + ".shift"], strict=True)]
 
     def neighbour(self, name: str, y: int, x: int, size: int) -> Vector:
         return self.vectors[name, y, x] if self.inside(y, x) else [0] * size
@@ -447,58 +447,83 @@ class Tile:
         for c in range(colour):
             known.append(self.model.arrays[head + ".known"][c][clip(self.errors[c][y, x], -128, 127) + 128])
         f = self.vectors["F", y, x]
-        weight = self.lessons[colour].weight if self.lessons else self.model.arrays[head + ".hidden.weight"]
-        h = [relu8(value) for value in self.product(head + ".hidden", f, *known, weight=weight)]
-        logits = self.product(head + ".logit", h)
-        if self.lessons:
-            self.lessons[colour].given = f, h, self.weights(logits)
+        if not self.lessons:
+            return self.product(head + ".logit", [relu8(value) for value in self.product(head + ".hidden", f, *known)])
+        lesson = self.lessons[colour]
+        h = [relu8(value) for value in self.product(head + ".hidden", f, *known, weight=lesson.hidden.weight)]
+        logits = self.product(head + ".logit", h, weight=lesson.logit.weight, bias=lesson.bias)
+        lesson.given = f, h, self.weights(logits)
         return logits
 
 
 # model-format.md, section 9: learning
 
 
-class Lesson:
-    """One head of a tile or block: what it has learned, and the gradient of the step at hand."""
+class Learner:
+    """A layer of a head in a tile or block: what it has learned, and the gradient of the step at hand."""
 
-    def __init__(self, model: Model, colour: int) -> None:
-        arrays, head = model.arrays, f"head.{colour}"
-        shift = arrays[head + ".logit.shift"]
-        self.weight: list[Vector] = arrays[head + ".hidden.weight"]
-        self.kept = [[w << 8 for w in row] for row in self.weight]
-        self.back = [
-            [rs(w, s - min(shift)) for w in row] for row, s in zip(arrays[head + ".logit.weight"], shift, strict=True)
-        ]
+    def __init__(self, weight: list[Vector], f: int, u: int, least: int) -> None:
+        self.weight, self.f, self.u, self.least = weight, f, u, least
+        self.kept = [[w << f for w in row] for row in weight]
         self.s = self.n = 0
-        self.given: tuple[Vector, Vector, Vector] = [], [], []  # F, H and w of the position at hand
         self.clear()
 
     def clear(self) -> None:
         self.gradient = [[0] * len(row) for row in self.weight]
 
-    def take(self, symbol: int) -> None:
-        """The position whose F, H and w are given has this symbol."""
-        f, h, w = self.given
-        a = [min((weight + 2**13) >> 14, 255) for weight in w]
-        total = max(sum(a), 1)
-        for j, unit in enumerate(h):
-            if unit != -128:
-                expected = sum(a[i] * self.back[i][j] for i in range(256))
-                d = ((self.back[symbol][j] * total - expected) * (2**32 // total) + 2**28) >> 29
-                for k, feature in enumerate(f):
-                    self.gradient[j][k] += d * feature
+    def add(self, outputs: Vector, inputs: Vector) -> None:
+        """Add a position's outer product to the gradient."""
+        for row, d in zip(self.gradient, outputs, strict=True):
+            if d:
+                for k, value in enumerate(inputs):
+                    row[k] += d * value
 
     def learn(self, rate: int) -> None:
         """The step is over."""
         size = sum(abs(g) for row in self.gradient for g in row)
         self.s += 2**4 * size // (len(self.kept) * len(self.kept[0])) - (self.s >> 4)
         self.n += 2**16 - (self.n >> 4)
-        q = rate * 2**28 // (self.s * 2**12 // self.n + 256)
+        q = rate * 2 ** (26 + self.f - self.u) // (self.s * 2**12 // self.n + self.least)
         for row, gradient in zip(self.kept, self.gradient, strict=True):
             for k, g in enumerate(gradient):
-                row[k] = clip(row[k] + ((g * q + 2**25) >> 26), -127 * 2**8, 127 * 2**8)
-        self.weight = [[rs(w, 8) for w in row] for row in self.kept]
+                row[k] = clip(row[k] + ((g * q + 2**25) >> 26), -127 * 2**self.f, 127 * 2**self.f)
+        self.weight = [[rs(w, self.f) for w in row] for row in self.kept]
         self.clear()
+
+
+class Lesson:
+    """One head of a tile or block, learning."""
+
+    def __init__(self, model: Model, colour: int) -> None:
+        arrays, head = model.arrays, f"head.{colour}"
+        self.first_weight, self.first_bias = arrays[head + ".logit.weight"], arrays[head + ".logit.bias"]
+        self.bias: Vector = self.first_bias
+        self.hidden = Learner(arrays[head + ".hidden.weight"], 8, 6, 256)
+        self.logit = Learner(self.first_weight, 16, 16, 64)
+        shift = arrays[head + ".logit.shift"]
+        self.back = [[rs(w, s - min(shift)) for w in row] for row, s in zip(self.first_weight, shift, strict=True)]
+        self.given: tuple[Vector, Vector, Vector] = [], [], []  # F, H and w of the position at hand
+
+    def take(self, symbol: int) -> None:
+        """The position whose F, H and w are given has this symbol."""
+        f, h, w = self.given
+        a = [min((weight + 2**13) >> 14, 255) for weight in w]
+        total = max(sum(a), 1)
+        d = []
+        for j, unit in enumerate(h):
+            expected = sum(a[i] * self.back[i][j] for i in range(256))
+            change = ((self.back[symbol][j] * total - expected) * (2**32 // total) + 2**28) >> 29
+            d.append(change if unit != -128 else 0)
+        g = [2**12 * (i == symbol) - ((a[i] * (2**30 // total) + 2**17) >> 18) for i in range(256)]
+        self.hidden.add(d, f)
+        self.logit.add(g, [unit + 128 for unit in h])
+
+    def learn(self, rate: int) -> None:
+        """The step is over."""
+        self.hidden.learn(rate)
+        self.logit.learn(rate)
+        rows = zip(self.first_bias, self.logit.weight, self.first_weight, strict=True)
+        self.bias = [bias + 128 * (sum(now) - sum(first)) for bias, now, first in rows]
 
 
 # model-format.md, sections 7 and 8: the paper's networks

@@ -82,31 +82,36 @@ def test_weights_stay_within_their_limits(seed: int, engine: str, monkeypatch: p
 
     def learn(head: plain.Head, symbols: NDArray[np.int64]) -> None:
         original(head, symbols)
-        largest.append(int(np.abs(head._kept).max()))
+        largest.append([int(np.abs(layer.kept).max()) for layer in (head.hidden, head.last)])
 
     monkeypatch.setattr(plain.Head, "learn", learn)
     assert agree(model, photo(seed, (2, 3, 17, 19)), 255, engine, 2)
-    assert max(largest) == learning.LIMIT
+    assert np.max(largest, axis=0).tolist() == [127 << learning.HIDDEN.fraction, 127 << learning.LOGIT.fraction]
 
 
-def longer_steps_along_small_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "LEAST", learning.LEAST - 1)
+def changed(name: str, by: int = 0, **parts: int) -> Callable[[pytest.MonkeyPatch], None]:
+    """The plain traversal with a constant, or parts of a Kind, larger."""
+
+    def fault(monkeypatch: pytest.MonkeyPatch) -> None:
+        constant = getattr(learning, name)
+        other = constant._replace(**{k: getattr(constant, k) + v for k, v in parts.items()}) if parts else constant + by
+        monkeypatch.setattr(learning, name, other)
+
+    return fault
 
 
 def errors_of_silent_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain.kernels, "HIDDEN_OFFSET", 300)
 
 
-def errors_rounded_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "FINE", learning.FINE - 1)
+def a_bias_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = plain.Head.logits
 
+    def logits(head: plain.Head, *arguments: Any) -> Any:
+        head._first_sum = head.last.weight.sum(axis=1)
+        return original(head, *arguments)
 
-def other_coarse_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "COARSE", learning.COARSE + 1)
-
-
-def a_longer_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "FORGET", learning.FORGET + 1)
+    monkeypatch.setattr(plain.Head, "logits", logits)
 
 
 def one_position_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,23 +125,27 @@ def one_position_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain.Head, "learn", learn)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        longer_steps_along_small_gradients,
-        errors_of_silent_units,
-        errors_rounded_down,
-        other_coarse_weights,
-        a_longer_memory,
-        one_position_left_out,
-    ],
-)
-def test_a_fault_breaks_the_agreement(
-    fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+FAULTS = {
+    "least of the hidden layer": changed("HIDDEN", least=-1),
+    "least of the last layer": changed("LOGIT", least=-1),
+    "unit of the hidden layer": changed("HIDDEN", unit=1),
+    "unit of the last layer": changed("LOGIT", unit=1),
+    "fraction of the last layer": changed("LOGIT", fraction=1),
+    "coarse weights": changed("COARSE", 1),
+    "errors of units": changed("FINE", -1),
+    "errors of logits": changed("ODDS", -1),
+    "memory": changed("FORGET", 1),
+    "silent units": errors_of_silent_units,
+    "bias": a_bias_that_stays,
+    "one position": one_position_left_out,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_breaks_the_agreement(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, pixels = tiny_model(1, "cl"), photo(1, (1, 3, 16, 18))
     assert agree(model, pixels, 40)
-    fault(monkeypatch)
+    FAULTS[fault](monkeypatch)
     assert not agree(model, pixels, 40)
 
 

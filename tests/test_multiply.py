@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pixzip.jit import jit
 from pixzip.runtime import multiply as module
 from pixzip.runtime.engines import make_product
-from pixzip.runtime.multiply import BLOCK, HAS_INT8, OUTER_BLOCK, SLACK, outer, pack, padded, product
+from pixzip.runtime.multiply import BLOCK, HAS_INT8, OUTER_BLOCK, SLACK, outer, pack, padded, product, whole_blocks
 
 ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions"))]
 
@@ -83,9 +83,11 @@ def test_outer_products_are_exact(depth: int, wide: bool, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "_WIDE", wide)
     compiled = numba.njit(outer.py_func)  # type: ignore[attr-defined]
     random = np.random.default_rng(depth)
-    a = random.integers(-2032, 2033, (depth, 24, 2)).astype(np.int16)
-    b = random.integers(-127, 128, (depth, 3 * OUTER_BLOCK, 2)).astype(np.int16)
-    a[:, 0], b[:, 0], b[:, 1] = -2032, 127, -127  # the largest
-    out = np.zeros((24, 3 * OUTER_BLOCK), dtype=np.int32)
-    compiled(words(a), words(b), depth, out)
-    assert np.array_equal(out, np.einsum("dji,dki->jk", a.astype(np.int64), b.astype(np.int64)))
+    for t in (8, OUTER_BLOCK, OUTER_BLOCK + 8):
+        a = random.integers(-2032, 2033, (depth, 24, 2)).astype(np.int16)
+        b = random.integers(-127, 128, (depth, t, 2)).astype(np.int16)
+        a[:, 0], b[:, 0], b[:, 1] = -2032, 127, -127  # the largest
+        out = np.zeros((24, whole_blocks(t)), dtype=np.int32)
+        behind = np.concatenate([words(b).reshape(-1), np.full(OUTER_BLOCK, 77, dtype=np.int32)])
+        compiled(words(a).reshape(-1), 24, behind, t, depth, out)
+        assert np.array_equal(out[:, :t], np.einsum("dji,dki->jk", a.astype(np.int64), b.astype(np.int64)))

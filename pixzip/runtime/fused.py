@@ -19,7 +19,7 @@ from pixzip.model_checks import Arrays
 from pixzip.model_file import Network
 from pixzip.runtime import kernels
 from pixzip.runtime.kernels import Acc, Ints
-from pixzip.runtime.multiply import OUTER_BLOCK, SLACK, Packed, pack, padded, product
+from pixzip.runtime.multiply import OUTER_BLOCK, SLACK, Packed, pack, padded, product, whole_blocks
 
 #: Positions that go through a layer together; their accumulators and operands stay in the nearest caches.
 CHUNK = 192
@@ -28,7 +28,7 @@ TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
 CENTRE = 4
 _CONV, _LSTM = 0, 1
 # Columns of Plan.products.
-_WEIGHTS, _WEIGHTS_END, _INPUTS, _OUTPUTS, _WIDTH, _ADDEND, _SHIFT, _LEFT = range(8)
+_WEIGHTS, _WEIGHTS_END, _INPUTS, _OUTPUTS, _WIDTH, ADDEND, _SHIFT, _LEFT = range(8)
 # Plan.places.
 _KNOWN, _SIGMOID, _TANH, _EXP, _TOWARD, _END, _HEAD, _FEATURE = range(8)
 # Columns of Plan.blocks.
@@ -85,10 +85,9 @@ class Scratch(NamedTuple):
     sums: Any  # (3, rows * most inputs or outputs): accumulators of two products, and their operand as float32
     words: NDArray[np.int32]  # (2, space for the gates of a cell, or for the weights of a row)
     stream: NDArray[np.int16]  # (CHUNK, t)
-    moved: NDArray[np.int32]  # (CHUNK / 2, h): errors of hidden units, of two positions in a word
-    pairs: NDArray[np.int32]  # (CHUNK / 2, padded t): features, of two positions in a word
-    lesson: NDArray[np.int32]  # (h, padded t): gradients
-    gradient: NDArray[np.int64]  # (t,)
+    pairs: NDArray[np.int32]  # (2, space for numbers of CHUNK positions, two in a word): factors of an outer product
+    lesson: NDArray[np.int32]  # space for an outer product
+    gradient: NDArray[np.int64]  # (t or h,)
     bases: NDArray[np.int64]  # (5,), of Where
     spent: NDArray[np.int64]  # cycles by part; last, when the last part ended
 
@@ -178,17 +177,16 @@ def make_scratch(plan: Plan) -> Scratch:
     rows = CHUNK + SLACK
     inputs, width = int(plan.products[:, _INPUTS].max()), int(plan.products[:, _WIDTH].max())
     head = int(plan.products[plan.places[_HEAD], _OUTPUTS])
-    across = -(-channels(plan) // OUTER_BLOCK) * OUTER_BLOCK
+    widest = max(head, channels(plan))
     dtype = np.float32 if plan.weights.dtype == np.float32 else np.int32
     return Scratch(
         np.zeros((2, rows * inputs + _BEYOND), dtype=np.int8),
         np.zeros((3, rows * max(inputs, width)), dtype=dtype),
         np.zeros((2, max(256, int(plan.products[:, _OUTPUTS].max()))), dtype=np.int32),
         np.zeros((CHUNK, channels(plan)), dtype=np.int16),
-        np.zeros((CHUNK // 2, head), dtype=np.int32),
-        np.zeros((CHUNK // 2, across), dtype=np.int32),
-        np.zeros((head, across), dtype=np.int32),
-        np.zeros(channels(plan), dtype=np.int64),
+        np.zeros((2, CHUNK // 2 * max(256, widest) + OUTER_BLOCK), dtype=np.int32),
+        np.zeros(max(256, head) * whole_blocks(widest), dtype=np.int32),
+        np.zeros(widest, dtype=np.int64),
         np.zeros(len(TAPS), dtype=np.int64),
         np.zeros(len(PARTS) + 1, dtype=np.int64),
     )
@@ -293,7 +291,7 @@ def table(plan: Plan, which: int) -> Ints:
 def start(plan: Plan, scratch: Scratch, x: NDArray[np.int16]) -> None:
     """Input layer on scratch.operands[0] → the stream x (m, t)."""
     acc = multiply(plan, 0, scratch.operands[0], x.shape[0], scratch, 0)
-    kernels.start_stream(acc, numbers(plan, 0, _ADDEND), numbers(plan, 0, _SHIFT), x)
+    kernels.start_stream(acc, numbers(plan, 0, ADDEND), numbers(plan, 0, _SHIFT), x)
     lap(scratch.spent, ADD)
 
 
@@ -313,7 +311,7 @@ def block(plan: Plan, b: int, x: NDArray[np.int16], where: Where, maps: Maps, sc
         _lstm(plan, p, x.shape[0], where, map, maps.states[layer], maps.cells[layer], scratch)
         p += 2
     acc = multiply(plan, p, scratch.operands[1], x.shape[0], scratch, 0)
-    kernels.add_stream(acc, numbers(plan, p, _ADDEND), numbers(plan, p, _SHIFT), x)
+    kernels.add_stream(acc, numbers(plan, p, ADDEND), numbers(plan, p, _SHIFT), x)
     lap(scratch.spent, ADD)
 
 
@@ -324,7 +322,7 @@ def _conv(plan: Plan, p: int, m: int, where: Where, map: NDArray[np.int8], scrat
     lap(scratch.spent, GATHER)
     acc = multiply(plan, p, scratch.operands[0], m, scratch, 0)
     hidden = operand(plan, p + 1, m, scratch.operands[1])
-    kernels.rectify(acc, numbers(plan, p, _ADDEND), numbers(plan, p, _SHIFT), hidden)
+    kernels.rectify(acc, numbers(plan, p, ADDEND), numbers(plan, p, _SHIFT), hidden)
     lap(scratch.spent, HIDDEN)
 
 
@@ -346,7 +344,7 @@ def _lstm(
     _gather(states, where, 0, 3, scratch.operands[0])
     lap(scratch.spent, GATHER)
     acc_ss = multiply(plan, p + 1, scratch.operands[0], m, scratch, 1)
-    addend, shift = numbers(plan, p, _ADDEND), numbers(plan, p, _SHIFT)
+    addend, shift = numbers(plan, p, ADDEND), numbers(plan, p, _SHIFT)
     is_left, ss_left = numbers(plan, p, _LEFT), numbers(plan, p + 1, _LEFT)
     sigmoid, tanh = table(plan, _SIGMOID), table(plan, _TANH)
     up = operand(plan, p + 2, m, scratch.operands[1])
@@ -375,7 +373,7 @@ def logits(plan: Plan, colour: int, features: NDArray[np.int8], errors: NDArray[
     p, m = plan.places[_HEAD] + 2 * colour, features.shape[0]
     acc = multiply(plan, p, features, m, scratch, 0)
     hidden = operand(plan, p + 1, m, scratch.operands[1])
-    addend, shift = numbers(plan, p, _ADDEND), numbers(plan, p, _SHIFT)
+    addend, shift = numbers(plan, p, ADDEND), numbers(plan, p, _SHIFT)
     if colour == 0:
         kernels.rectify(acc, addend, shift, hidden)
     else:
@@ -389,7 +387,7 @@ def logits(plan: Plan, colour: int, features: NDArray[np.int8], errors: NDArray[
 def logit_rounding(plan: Plan, colour: int) -> tuple[Ints, Ints, Ints]:
     """Addend and right shift (256,) of a head's last product, and the table of exp with a 0 behind."""
     p = logit(plan, colour)
-    return numbers(plan, p, _ADDEND), numbers(plan, p, _SHIFT), table(plan, _EXP)
+    return numbers(plan, p, ADDEND), numbers(plan, p, _SHIFT), table(plan, _EXP)
 
 
 @inlined
@@ -410,7 +408,7 @@ def backward(plan: Plan, colour: int) -> tuple[Ints, Ints]:
     h = plan.products[plan.places[_HEAD], _OUTPUTS]
     size = 256 * h
     start = plan.places[_TOWARD] + colour * size
-    return numbers(plan, back(plan, colour), _ADDEND), plan.numbers[start : start + size].reshape(256, h)
+    return numbers(plan, back(plan, colour), ADDEND), plan.numbers[start : start + size].reshape(256, h)
 
 
 @inlined

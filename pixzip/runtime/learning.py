@@ -1,8 +1,9 @@
 """Heads that learn from the pixels coded so far, in compiled code (docs/model-format.md, section 9).
 
-After a step each colour's first layer moves along the gradient of the step's log-likelihood: the errors of the logits
-go back through the last product to the hidden units, and their outer product with the features is a sum of integers,
-the same in whatever order threads and pictures add to it. The plain functions of plain.py compute the same.
+After a step both layers of each colour's head move along the gradient of the step's log-likelihood: the errors of the
+logits go back through the last product to the hidden units; the gradient of a layer, the outer product of the errors of
+its outputs with its inputs, is a sum of integers, the same in whatever order threads and pictures add to it. The plain
+functions of plain.py compute the same.
 """
 
 from __future__ import annotations
@@ -17,37 +18,54 @@ from pixzip.model_file import Network
 from pixzip.runtime import fused
 from pixzip.runtime.fused import Plan, Scratch, lap
 from pixzip.runtime.kernels import HIDDEN_OFFSET, Acc, Ints
-from pixzip.runtime.multiply import outer, store_row
+from pixzip.runtime.multiply import outer, store_row, whole_blocks
 
-#: Bits of a kept weight below a unit of the weight that multiplies.
-FRACTION = 8
-LIMIT = 127 << FRACTION
 #: Weights of a row, up to 2^22, are rounded to 8 bits.
 COARSE = 14
-#: Errors of hidden units are in units of 2^-3.
-FINE = 3
+#: Errors of hidden units are in units of 2^-3, those of logits in units of 2^-12 of a probability.
+FINE, ODDS = 3, 12
 #: A running mean forgets 2^-4 of itself a step.
 FORGET = 4
-#: What is added to the mean gradient, so that few small ones move little.
-LEAST = 256
-#: rate / 64 of a weight's unit is a step along a gradient of mean size.
-RATE_UNIT = 6
 _PRECISION = 26  # of the quotient rate / mean
 
 
-class Lessons(NamedTuple):
-    """What a block has learned: rows of the three heads one after another."""
+class Kind(NamedTuple):
+    """How a layer learns: its kept weights have so many bits below a unit of the weight that multiplies; a step along a
+    gradient of mean size is rate * 2^-unit of that; least is added to the mean, so that few small ones move little."""
 
-    kept: NDArray[np.int32]  # (3 * h, t), weights with FRACTION more bits
-    sums: NDArray[np.int64]  # (threads, 3 * h, t), gradients of this step
+    fraction: int
+    unit: int
+    least: int
+
+
+HIDDEN = Kind(8, 6, 256)
+LOGIT = Kind(16, 16, 64)
+
+
+class Layer(NamedTuple):
+    """What a block has learned of a layer: rows of the three heads one after another."""
+
+    kept: NDArray[np.int32]  # (3 * outputs, inputs), weights with fraction more bits
+    sums: NDArray[np.int64]  # (threads, 3 * outputs, inputs), gradients of this step
     means: NDArray[np.int64]  # (threads, 3, 2), running sums of gradients' sizes and of their weight; the same in each
+
+
+class Lessons(NamedTuple):
+    """What a block has learned."""
+
+    hidden: Layer
+    logit: Layer
 
 
 def make_lessons(network: Network, threads: int) -> Lessons:
     """Nothing learned yet."""
-    weights = [network.arrays[f"head.{c}.hidden.weight"] for c in range(3)]
-    kept = np.concatenate(weights).astype(np.int32) << FRACTION
-    return Lessons(kept, np.zeros((threads, *kept.shape), np.int64), np.zeros((threads, 3, 2), np.int64))
+
+    def layer(name: str, kind: Kind) -> Layer:
+        weights = [network.arrays[f"head.{c}.{name}.weight"] for c in range(3)]
+        kept = np.concatenate(weights).astype(np.int32) << kind.fraction
+        return Layer(kept, np.zeros((threads, *kept.shape), np.int64), np.zeros((threads, 3, 2), np.int64))
+
+    return Lessons(layer("hidden", HIDDEN), layer("logit", LOGIT))
 
 
 @inner
@@ -74,37 +92,72 @@ def gather(
     features: NDArray[np.int8],
     errors: NDArray[np.int16],
     totals: NDArray[np.int32],
-    sums: NDArray[np.int64],
+    lessons: Lessons,
+    thread: int,
     scratch: Scratch,
 ) -> None:
-    """Add the gradients of m positions to sums (3 * h, t).
+    """Add the gradients of m positions to the sums of a thread.
 
     The coarse weights stand in spread(), their totals (m,) and the hidden layer in scratch as fused.logits left it.
     features (m, t), errors (m,): coding errors, whose low 8 bits are the symbols.
     """
     m, t = features.shape
-    p = fused.back(plan, colour)
-    acc = fused.multiply(plan, p, scratch.operands[0], m, scratch, 0)
+    acc = fused.multiply(plan, fused.back(plan, colour), scratch.operands[0], m, scratch, 0)
+    odds = spread(plan, colour, m, scratch)
     hidden = fused.operand(plan, fused.logit(plan, colour), m, scratch.operands[1])
-    h = hidden.shape[1]
+    h, depth = hidden.shape[1], (m + 1) // 2
     expected, toward = fused.backward(plan, colour)
-    row = scratch.words[0]
-    for r in range(0, m, 2):
+    row, one, other = scratch.words[0], scratch.pairs[0], scratch.pairs[1]
+    for r in range(m):
         _hidden_errors(acc, expected, toward, int(errors[r]) & 255, totals[r], hidden, r, row)
-        pair = scratch.moved[r // 2]
-        for j in range(h):
-            pair[j] = row[j] & np.int32(0xFFFF)
-        if r + 1 < m:
-            _hidden_errors(acc, expected, toward, int(errors[r + 1]) & 255, totals[r + 1], hidden, r + 1, row)
-            for j in range(h):
-                pair[j] |= row[j] << np.int32(16)
-    _pair_features(features, scratch.pairs)
-    outer(scratch.moved, scratch.pairs, (m + 1) // 2, scratch.lesson)
-    first = colour * h
-    for j in range(h):
+        _put(row, h, one[r // 2 * h : (r // 2 + 1) * h], r)
+    for r in range(m):
         for k in range(t):
-            sums[first + j, k] += np.int64(scratch.lesson[j, k])
+            row[k] = features[r, k]
+        _put(row, t, other[r // 2 * t : (r // 2 + 1) * t], r)
+    _add_outer(one, other, depth, colour, lessons.hidden.sums[thread], scratch)
+    for r in range(m):
+        _logit_errors(odds, r, int(errors[r]) & 255, totals[r], row)
+        _put(row, 256, one[r // 2 * 256 : (r // 2 + 1) * 256], r)
+    for r in range(m):
+        for k in range(h):
+            row[k] = hidden[r, k] + np.int32(HIDDEN_OFFSET)
+        _put(row, h, other[r // 2 * h : (r // 2 + 1) * h], r)
+    _add_outer(one, other, depth, colour, lessons.logit.sums[thread], scratch)
     lap(scratch.spent, fused.LEARNING)
+
+
+@inner
+def _put(row: Ints, size: int, pairs: Ints, r: int) -> None:
+    """row[:size], numbers of 16 bits, into the low halves of pairs, or, of an odd position r, into the high halves."""
+    if r & 1 == 0:
+        for k in range(size):
+            pairs[k] = row[k] & np.int32(0xFFFF)
+    else:
+        for k in range(size):
+            pairs[k] |= row[k] << np.int32(16)
+
+
+@inner
+def _add_outer(one: Ints, other: Ints, depth: int, colour: int, sums: NDArray[np.int64], scratch: Scratch) -> None:
+    """Add the outer products of depth pairs of positions to a colour's rows of sums (3 * outputs, inputs)."""
+    outputs, inputs = sums.shape[0] // 3, sums.shape[1]
+    across = whole_blocks(inputs)
+    made = scratch.lesson[: outputs * across].reshape(outputs, across)
+    outer(one, outputs, other, inputs, depth, made)
+    for j in range(outputs):
+        for k in range(inputs):
+            sums[colour * outputs + j, k] += np.int64(made[j, k])
+
+
+@inner
+def _logit_errors(odds: NDArray[np.int8], r: int, symbol: int, total: int, out: Ints) -> None:
+    """out (256,): how the logarithm of what the symbol was given changes with the logits of position r."""
+    inverse = np.int32((1 << 30) // total)
+    for i in range(256):
+        share = (np.int32(odds[r, i]) + np.int32(HIDDEN_OFFSET)) * inverse + np.int32(1 << (29 - ODDS))
+        out[i] = -(share >> np.int32(30 - ODDS))
+    out[symbol] += np.int32(1 << ODDS)
 
 
 @inner
@@ -127,23 +180,12 @@ def _hidden_errors(
 
 
 @inner
-def _pair_features(features: NDArray[np.int8], out: NDArray[np.int32]) -> None:
-    """Features (m, t) of positions 2i and 2i + 1 as the low and high half of out[i]."""
-    m, t = features.shape
-    for r in range(0, m, 2):
-        for k in range(t):
-            out[r // 2, k] = np.int32(features[r, k]) & np.int32(0xFFFF)
-        if r + 1 < m:
-            for k in range(t):
-                out[r // 2, k] |= np.int32(features[r + 1, k]) << np.int32(16)
-
-
-@inner
-def forget(sums: NDArray[np.int64]) -> None:
+def forget(lessons: Lessons, thread: int) -> None:
     """A new step begins: no gradients yet."""
-    for j in range(sums.shape[0]):
-        for k in range(sums.shape[1]):
-            sums[j, k] = 0
+    for sums in (lessons.hidden.sums[thread], lessons.logit.sums[thread]):
+        for j in range(sums.shape[0]):
+            for k in range(sums.shape[1]):
+                sums[j, k] = 0
 
 
 @inner
@@ -157,9 +199,9 @@ def _gradient(sums: NDArray[np.int64], j: int, out: NDArray[np.int64]) -> None:
 
 
 @inner
-def _mean_size(lessons: Lessons, colour: int, thread: int, row: NDArray[np.int64]) -> int:
-    """Running mean over steps of the mean |gradient| of a colour, this step included, and LEAST."""
-    sums, means = lessons.sums, lessons.means[thread, colour]
+def _mean_size(layer: Layer, colour: int, thread: int, row: NDArray[np.int64]) -> int:
+    """Running mean over steps of the mean |gradient| of a colour, this step included."""
+    sums, means = layer.sums, layer.means[thread, colour]
     h, t = sums.shape[1] // 3, sums.shape[2]
     total = np.int64(0)
     for j in range(colour * h, (colour + 1) * h):
@@ -168,26 +210,41 @@ def _mean_size(lessons: Lessons, colour: int, thread: int, row: NDArray[np.int64
             total += abs(row[k])
     means[0] += (total << FORGET) // (h * t) - (means[0] >> FORGET)
     means[1] += (np.int64(1) << 16) - (means[1] >> FORGET)
-    return int((means[0] << (16 - FORGET)) // means[1] + LEAST)
+    return int((means[0] << (16 - FORGET)) // means[1])
+
+
+@inner
+def _learn_layer(
+    plan: Plan, layer: Layer, kind: Kind, last: int, thread: int, rate: int, colour: int, s: Scratch
+) -> None:
+    """Move this thread's share of a colour's layer; last: whether it is the last one."""
+    kept, sums = layer.kept, layer.sums
+    threads, h, t = sums.shape[0], kept.shape[0] // 3, kept.shape[1]
+    weights, gradient = s.words[0], s.gradient
+    shift, limit = kind.fraction, np.int64(127) << kind.fraction
+    mean = _mean_size(layer, colour, thread, gradient) + kind.least
+    by = (np.int64(rate) << (_PRECISION + kind.fraction - kind.unit)) // mean
+    p = fused.logit(plan, colour) - 1 + last
+    for j in range(thread * h // threads, (thread + 1) * h // threads):
+        _gradient(sums, colour * h + j, gradient)
+        row, before, after = kept[colour * h + j], np.int32(0), np.int32(0)
+        for k in range(t):
+            v = np.int64(row[k])
+            before += np.int32((v + (np.int64(1) << (shift - 1))) >> shift)
+            v += (gradient[k] * by + (1 << (_PRECISION - 1))) >> _PRECISION
+            v = min(max(v, -limit), limit)
+            row[k] = v
+            weights[k] = (v + (np.int64(1) << (shift - 1))) >> shift
+            after += weights[k]
+        store_row(fused.packed(plan, p), j, t, weights)
+        if last == 1:  # it reads units less 128
+            fused.numbers(plan, p, fused.ADDEND)[j] += np.int32(HIDDEN_OFFSET) * (after - before)
 
 
 @inner
 def learn(plan: Plan, lessons: Lessons, thread: int, rate: int, colours: int, scratch: Scratch) -> None:
     """Move this thread's share of the weights; all threads must have gathered, and wait for each other afterwards."""
-    kept, sums = lessons.kept, lessons.sums
-    threads, h, t = sums.shape[0], kept.shape[0] // 3, kept.shape[1]
-    weights, gradient = scratch.words[0], scratch.gradient
     for colour in range(colours):
-        by = (np.int64(rate) << (_PRECISION + FRACTION - RATE_UNIT)) // _mean_size(lessons, colour, thread, gradient)
-        p = fused.logit(plan, colour) - 1
-        for j in range(thread * h // threads, (thread + 1) * h // threads):
-            at = colour * h + j
-            _gradient(sums, at, gradient)
-            row = kept[at]
-            for k in range(t):
-                v = np.int64(row[k]) + ((gradient[k] * by + (1 << (_PRECISION - 1))) >> _PRECISION)
-                row[k] = min(max(v, np.int64(-LIMIT)), np.int64(LIMIT))
-            for k in range(t):
-                weights[k] = (row[k] + np.int32(1 << (FRACTION - 1))) >> np.int32(FRACTION)
-            store_row(fused.packed(plan, p), j, t, weights)
+        _learn_layer(plan, lessons.hidden, HIDDEN, 0, thread, rate, colour, scratch)
+        _learn_layer(plan, lessons.logit, LOGIT, 1, thread, rate, colour, scratch)
     lap(scratch.spent, fused.LEARNING)

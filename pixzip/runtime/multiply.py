@@ -21,7 +21,7 @@ from numba import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from pixzip.jit import address, call, inner, intrinsic
+from pixzip.jit import address, call, inner, intrinsic, jit
 
 _FEATURES: dict[str, bool] = dict(llvmlite.binding.get_host_cpu_features())
 _WIDE = all(_FEATURES.get(f, False) for f in ("avx512f", "avx512vl", "avx512bw", "avx512vnni"))
@@ -225,7 +225,7 @@ def _dot_pairs(builder: Any, total: Any, a: Any, b: Any) -> Any:
 #: Rows and vectors of a tile of an outer product.
 _OUTER_ROWS = 8
 _OUTER_VECTORS = 2 if _VECTOR == 16 else 1
-#: Columns of an outer product must be a multiple of this.
+#: Columns of an outer product come in multiples of this.
 OUTER_BLOCK = _OUTER_VECTORS * _VECTOR
 
 
@@ -294,17 +294,24 @@ def _zero() -> Any:
     return ir.Constant(_WORD, 0)
 
 
-@inner
-def outer(a: NDArray[np.int32], b: NDArray[np.int32], depth: int, out: NDArray[np.int32]) -> None:
-    """out = sum over the first depth > 0 rows of aᵀ b, where each word is a pair of 16-bit numbers to be multiplied.
+@jit
+def whole_blocks(columns: int) -> int:
+    """Columns of an outer product rounded up to whole tiles."""
+    return -(-columns // OUTER_BLOCK) * OUTER_BLOCK
 
-    a (rows, h), b (rows, t), out (h, t); h a multiple of 8, t of OUTER_BLOCK.
+
+@inner
+def outer(a: NDArray[np.int32], h: int, b: NDArray[np.int32], t: int, depth: int, out: NDArray[np.int32]) -> None:
+    """out = sum over depth > 0 rows of aᵀ b, where each word is a pair of 16-bit numbers to be multiplied.
+
+    a (depth * h,) and b (depth * t,) hold rows one after another, b OUTER_BLOCK more; out (h, whole_blocks(t)), h a
+    multiple of 8. Columns of out from t on are of no use.
     """
     at_a, at_b, at_out = address(a), address(b), address(out)
-    h, t = out.shape
+    across = out.shape[1]
     for j in range(0, h, _OUTER_ROWS):
-        for k in range(0, t, OUTER_BLOCK):
-            _outer_tile(at_a + 4 * j, 4 * h, at_b + 4 * k, 4 * t, depth, at_out + 4 * (j * t + k), 4 * t)
+        for k in range(0, across, OUTER_BLOCK):
+            _outer_tile(at_a + 4 * j, 4 * h, at_b + 4 * k, 4 * t, depth, at_out + 4 * (j * across + k), 4 * across)
 
 
 @inner

@@ -24,30 +24,56 @@ Numbers = NDArray[np.int64]
 Visit = Callable[[Numbers, Numbers, int, NDArray[np.float32], NDArray[np.int16]], None]
 
 
+class Layer:
+    """A layer that moves."""
+
+    def __init__(self, weight: NDArray[np.int8], kind: learning.Kind) -> None:
+        self.kept, self._kind = weight.astype(np.int64) << kind.fraction, kind
+        self._sum = self._count = 0
+
+    @property
+    def weight(self) -> Numbers:
+        """What multiplies: (outputs, inputs)."""
+        return (self.kept + (1 << (self._kind.fraction - 1))) >> self._kind.fraction
+
+    def learn(self, gradient: Numbers, rate: int) -> None:
+        """Move along the gradient (outputs, inputs) of a step."""
+        size = (int(np.abs(gradient).sum()) << learning.FORGET) // gradient.size
+        self._sum += size - (self._sum >> learning.FORGET)
+        self._count += (1 << 16) - (self._count >> learning.FORGET)
+        mean = (self._sum << (16 - learning.FORGET)) // self._count + self._kind.least
+        by = (rate << (26 + self._kind.fraction - self._kind.unit)) // mean
+        limit = 127 << self._kind.fraction
+        self.kept = np.clip(self.kept + ((gradient * by + (1 << 25)) >> 26), -limit, limit)
+
+
 class Head:
-    """One colour's head, whose first layer moves."""
+    """One colour's head, whose layers move."""
 
     def __init__(self, network: Network, colour: int, rate: int) -> None:
         arrays = network.arrays
         self._known = arrays.get(f"head.{colour}.known")
-        self._hidden, self._logit = rounding(arrays, f"head.{colour}.hidden"), logit_row(network, colour)
-        self._last = arrays[f"head.{colour}.logit.weight"].astype(np.float32)
+        self._rounding, self._logit = rounding(arrays, f"head.{colour}.hidden"), logit_row(network, colour)
         self._toward = backward_weights(network, colour).astype(np.int64)
-        self._kept = arrays[f"head.{colour}.hidden.weight"].astype(np.int64) << learning.FRACTION
-        self._rate, self._sum, self._weight = rate, 0, 0
+        self.hidden = Layer(arrays[f"head.{colour}.hidden.weight"], learning.HIDDEN)
+        self.last = Layer(arrays[f"head.{colour}.logit.weight"], learning.LOGIT)
+        self._first_sum, self._rate = self.last.weight.sum(axis=1), rate
 
     def logits(self, features: NDArray[np.int8], errors: NDArray[np.int16]) -> NDArray[np.float32]:
         """As network.Layers.logits; features (m, t), errors (3, m)."""
-        half = 1 << (learning.FRACTION - 1)
-        weight = (self._kept + half) >> learning.FRACTION
-        acc = features.astype(np.float32) @ weight.T.astype(np.float32)
+        weight = self.hidden.weight
+        sums = features.astype(np.float32) @ weight.T.astype(np.float32)
         self._features, self._units = features, np.empty((len(features), len(weight)), dtype=np.int8)
         if self._known is None:
-            kernels.rectify(acc, *self._hidden, self._units)
+            kernels.rectify(sums, *self._rounding, self._units)
         else:
-            kernels.rectify_known(acc, self._hidden[0], self._known, errors, self._hidden[1], self._units)
-        self._acc: NDArray[np.float32] = self._units.astype(np.float32) @ self._last.T
-        return self._acc
+            kernels.rectify_known(sums, self._rounding[0], self._known, errors, self._rounding[1], self._units)
+        weight = self.last.weight
+        # The bias has 128 times the sum of the weights as they were at first.
+        moved = (kernels.HIDDEN_OFFSET * (weight.sum(axis=1) - self._first_sum)).astype(np.float32)
+        acc: NDArray[np.float32] = self._units.astype(np.float32) @ weight.T.astype(np.float32) + moved
+        self._acc = acc
+        return acc
 
     def learn(self, symbols: Numbers) -> None:
         """The step whose logits were made last had these symbols (m,)."""
@@ -58,16 +84,12 @@ class Head:
         coarse = np.minimum((weights + (1 << (learning.COARSE - 1))) >> learning.COARSE, 255)
         total = np.maximum(coarse.sum(axis=1, keepdims=True), 1)
         error = self._toward[symbols] * total - coarse @ self._toward
-        inverse = (1 << 32) // total
-        moved = (error * inverse + (1 << (31 - learning.FINE))) >> (32 - learning.FINE)
-        moved[self._units == -kernels.HIDDEN_OFFSET] = 0
-        gradient = moved.T @ self._features.astype(np.int64)
-        size = (int(np.abs(gradient).sum()) << learning.FORGET) // gradient.size
-        self._sum += size - (self._sum >> learning.FORGET)
-        self._weight += (1 << 16) - (self._weight >> learning.FORGET)
-        mean = (self._sum << (16 - learning.FORGET)) // self._weight + learning.LEAST
-        by = (self._rate << 28) // mean
-        self._kept = np.clip(self._kept + ((gradient * by + (1 << 25)) >> 26), -learning.LIMIT, learning.LIMIT)
+        by_unit = (error * ((1 << 32) // total) + (1 << (31 - learning.FINE))) >> (32 - learning.FINE)
+        by_unit[self._units == -kernels.HIDDEN_OFFSET] = 0
+        by_logit = -((coarse * ((1 << 30) // total) + (1 << (29 - learning.ODDS))) >> (30 - learning.ODDS))
+        by_logit[np.arange(len(symbols)), symbols] += 1 << learning.ODDS
+        self.hidden.learn(by_unit.T @ self._features.astype(np.int64), self._rate)
+        self.last.learn(by_logit.T @ (self._units.astype(np.int64) + kernels.HIDDEN_OFFSET), self._rate)
 
 
 def traverse(

@@ -224,7 +224,7 @@ def code_steps(
             wait_for(done, other, 2 * step)
         lap(scratch.spent, fused.WAITING)
         if rate > 0:
-            learning.forget(lessons.sums[thread])
+            learning.forget(lessons, thread)
         edges(maps, owners, n, height, thread, step, slope, ended)
         top, bottom = first_row(step, width, slope), last_row(step, height, slope)
         m = _find_own(owners, thread, top, bottom, n, (places - 1) // n, own.at)
@@ -250,7 +250,7 @@ def code_steps(
                 _code(block, at, colour, step, slope, acc, *rounding, weights, errors, rate > 0, spread, totals)
                 lap(scratch.spent, fused.FREQUENCIES)
                 if rate > 0:
-                    learning.gather(plan, colour, features, errors[colour], totals, lessons.sums[thread], scratch)
+                    learning.gather(plan, colour, features, errors[colour], totals, lessons, thread, scratch)
         if colours == 1:
             _repeat_gray(block.planes, own.at[:m], step, slope)
         if rate > 0:
