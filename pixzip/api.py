@@ -7,6 +7,7 @@ bilevel pictures are coded where a model for them is given.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,8 @@ from PIL.Image import Image
 from pixzip import container as pxz
 from pixzip.container import Coding, Container, Header, read_container, write_container
 from pixzip.errors import FormatError, ImageError, LimitError, ModelNotFoundError, PixelChecksumError, UsageError
-from pixzip.image import Picture, from_array, from_pil, read_image
+from pixzip.image import Picture, claimed_shape, from_array, from_pil, read_image
+from pixzip.memory import Extent, Need, compressing, decompressing
 from pixzip.model_file import Model, find_model, load_model, models_folder, shipped_models
 from pixzip.stored import restore, store
 
@@ -38,6 +40,7 @@ class _How:
     threads: int | None
     engine: str | None
     progress: Progress | None
+    at_once: int | None = None  # tiles
 
     def __post_init__(self) -> None:
         _check_range("threads", self.threads, 1024)
@@ -54,6 +57,7 @@ def compress(
     embed_model: bool = False,
     allow_jpeg: bool = False,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> bytes:
     """Return the .pxz file of one image.
@@ -61,9 +65,10 @@ def compress(
     image: the bytes of an image file; an array (h, w) or (h, w, 2 | 3 | 4) of uint8 or uint16, or (h, w) bool; a Pillow
     image; or a Picture. model: the name of a shipped model, or a path. The file depends on image, model, tile and
     lanes only, and where something is stored as WebP or PNG on the versions of libwebp and zlib; threads and engine
-    ("int8", "float32", None: the faster) change nothing but the time. progress is called with the fraction done. Raises
-    ImageError for what is not an image or cannot be kept without loss, LimitError for more than max_pixels pixels,
-    ModelNotFoundError, ModelError, UsageError.
+    ("int8", "float32", None: the faster) and max_memory change nothing but the time. max_memory is in bytes, of the
+    whole process (docs/performance.md): fewer tiles are in work at once where it asks for that. progress is called with
+    the fraction done. Raises ImageError for what is not an image or cannot be kept without loss, LimitError for more
+    than max_pixels pixels or max_memory bytes, ModelNotFoundError, ModelError, UsageError.
     """
     return compress_batch(
         [image],
@@ -75,6 +80,7 @@ def compress(
         embed_model=embed_model,
         allow_jpeg=allow_jpeg,
         max_pixels=max_pixels,
+        max_memory=max_memory,
         progress=progress,
     )
 
@@ -90,6 +96,7 @@ def compress_batch(
     embed_model: bool = False,
     allow_jpeg: bool = False,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> bytes:
     """Return one .pxz file of several images that differ in their pixels only: they share one header.
@@ -99,8 +106,11 @@ def compress_batch(
     """
     _check_range("tile", tile, pxz.MAX_TILE)
     _check_range("lanes", lanes, pxz.MAX_LANES)
-    how = _How(threads, engine, progress)
     network = find_model(model)
+    how = _How(threads, engine, progress)
+    if max_memory is not None:
+        need = need_to_compress(images, network, tile=tile, max_pixels=max_pixels)
+        how = replace(how, at_once=need.tiles_within(max_memory))
     pictures = _alike([_picture(image, allow_jpeg, max_pixels) for image in images], tile)
     first = pictures[0]
     planes = np.stack([p.planes for p in pictures]) if len(pictures) > 1 else first.planes[None]  # (n, c, h, w)
@@ -114,6 +124,26 @@ def compress_batch(
     if len(as_stored) < len(in_brief):
         return as_stored
     return write_container(replace(coded, model=network.data)) if embed_model else in_brief
+
+
+def need_to_compress(
+    images: Sequence[bytes | NDArray[Any] | Image | Picture], model: Model, *, tile: int, max_pixels: int
+) -> Need:
+    """The memory that compress_batch takes for these images, by their headers. Raises ImageError, LimitError."""
+    shapes, file_bytes = [(1, 1, 1, 8)], 0
+    for image in images:
+        if isinstance(image, (bytes, bytearray, memoryview)):
+            shapes.append(claimed_shape(bytes(image), max_pixels=max_pixels))
+            file_bytes += len(image)
+        elif isinstance(image, np.ndarray) and image.ndim in (2, 3):
+            shapes.append((image.size // max(1, math.prod(image.shape[:2])), *image.shape[:2], 8 * image.itemsize))
+        elif isinstance(image, Image):
+            shapes.append((len(image.getbands()), image.height, image.width, 16 if image.mode.startswith("I") else 8))
+        elif isinstance(image, Picture):
+            shapes.append((*image.planes.shape, image.depth))
+    planes, height, width, depth = (max(sizes) for sizes in zip(*shapes, strict=True))
+    extent = Extent(len(images), planes, height, width, 2 if depth > 8 else 1)
+    return compressing(extent, file_bytes, model.network, tile)
 
 
 def _codable(picture: Picture, model: Model) -> bool:
@@ -211,6 +241,7 @@ def _code(
         tile=tile,
         lanes=lanes,
         threads=how.threads,
+        at_once=how.at_once,
         engine=how.engine,
         progress=how.progress,
     )
@@ -240,19 +271,27 @@ def decompress(
     threads: int | None = None,
     engine: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Picture:
     """Return the picture in a .pxz file; to_array and to_pil convert it, write_image makes an image file of it.
 
     model: the name of a shipped model or a path, tried before the model in the file and the shipped ones. Raises
     FormatError for a damaged file, PixelChecksumError where the decoded pixels are not the encoded ones,
-    ModelNotFoundError, ModelError, LimitError for more than max_pixels pixels, UsageError for several pictures.
+    ModelNotFoundError, ModelError, LimitError for more than max_pixels pixels or max_memory bytes (as in compress),
+    UsageError for several pictures.
     """
     count = pxz.read_header(data).pictures
     if count > 1:
         raise UsageError(f"the file holds {count} pictures: decompress_batch gives them")
     return decompress_batch(
-        data, model=model, threads=threads, engine=engine, max_pixels=max_pixels, progress=progress
+        data,
+        model=model,
+        threads=threads,
+        engine=engine,
+        max_pixels=max_pixels,
+        max_memory=max_memory,
+        progress=progress,
     )[0]
 
 
@@ -263,13 +302,16 @@ def decompress_batch(
     threads: int | None = None,
     engine: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> list[Picture]:
     """Return all pictures of a .pxz file. Arguments, errors: as for decompress; max_pixels is of all together."""
     how = _How(threads, engine, progress)
     c = read_container(data, max_pixels=max_pixels)
     h = c.header
-    planes = _restore_stored(c) if h.coding == Coding.STORED else _decode(c, _model_of(c, model), how)
+    network = None if h.coding == Coding.STORED else _model_of(c, model)
+    how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
+    planes = _restore_stored(c) if network is None else _decode(c, network, how)
     found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
     if found != h.pixels_checksum:
         raise PixelChecksumError(f"pixels checksum {h.pixels_checksum.hex()}, decoded pixels have {found.hex()}")
@@ -277,6 +319,18 @@ def decompress_batch(
         return [Picture(each, h.mode, h.depth, c.palette, c.transparency, c.metadata) for each in planes]
     except ImageError as error:
         raise FormatError(str(error)) from None
+
+
+def need_to_decompress(data: bytes, *, model: str | Path | None = None, max_pixels: int = MAX_PIXELS) -> Need:
+    """The memory that decompress_batch and write_image take for a .pxz file. Errors as for decompress."""
+    c = read_container(data, max_pixels=max_pixels)
+    return _need_of(c, None if c.header.coding == Coding.STORED else _model_of(c, model), len(data))
+
+
+def _need_of(c: Container, model: Model | None, file_bytes: int) -> Need:
+    h = c.header
+    extent = Extent(h.pictures, len(h.mode), h.height, h.width, 2 if h.depth > 8 else 1)
+    return decompressing(extent, file_bytes, model.network if model is not None else None, h.tile)
 
 
 def _restore(kind: int, data: bytes, count: int, header: Header, mode: str) -> NDArray[Any]:
@@ -320,6 +374,7 @@ def _decode(c: Container, model: Model, how: _How) -> NDArray[np.uint8]:
         tile=h.tile,
         lanes=h.lanes,
         threads=how.threads,
+        at_once=how.at_once,
         engine=how.engine,
         progress=how.progress,
     )
@@ -354,10 +409,19 @@ def verify(
     threads: int | None = None,
     engine: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Decode a .pxz file and compare the pixels with the file's own checksum. Arguments, errors: as for decompress."""
-    decompress_batch(data, model=model, threads=threads, engine=engine, max_pixels=max_pixels, progress=progress)
+    decompress_batch(
+        data,
+        model=model,
+        threads=threads,
+        engine=engine,
+        max_pixels=max_pixels,
+        max_memory=max_memory,
+        progress=progress,
+    )
 
 
 @dataclass(frozen=True)

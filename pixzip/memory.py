@@ -1,0 +1,175 @@
+"""Sizes of pictures → bytes of memory that work on them takes at most, and the tiles that a limit lets work at once.
+
+The numbers are bounds on what bench/memory.py measures: each stage of the work with what it holds meanwhile. Tiles are
+worked on independently, so that of a large picture only samples, files and classical codecs grow with its size.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pixzip.errors import LimitError
+from pixzip.image import WEBP_SIDE_PX
+from pixzip.model_file import Frozen, Network
+
+if TYPE_CHECKING:
+    from pixzip.schedule import Tile
+
+MIB = 1 << 20
+#: Python, numpy, the compiled code and a model of some megabytes.
+PROCESS_BYTES = 200 * MIB
+#: libwebp, lossless, method 4.
+_WEBP_PIXEL_BYTES = 44
+#: Rows that write_png filters at once, in all their guesses; no more than a multiple of the samples.
+_PNG_FILTER_BYTES, _PNG_FILTER_TIMES = 44 * MIB, 60
+#: Interval rows of the symbols that go to constriction at once.
+_INTERVAL_ROWS_BYTES, _INTERVAL_ROW_BYTES = 16 * MIB, 128
+#: A thread's operands and accumulators.
+_SCRATCH_BYTES = 4 * MIB
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Pictures of one size, before anything is allocated for them."""
+
+    pictures: int
+    planes: int  # alpha too
+    height: int
+    width: int
+    sample_bytes: int  # 1 or 2
+
+    @property
+    def pixels(self) -> int:
+        return self.pictures * self.height * self.width
+
+    @property
+    def samples_bytes(self) -> int:
+        """All samples, once."""
+        return self.pixels * self.planes * self.sample_bytes
+
+    def tiles(self, side: int) -> list[Tile]:
+        from pixzip.schedule import tiles_of  # loads numba, which stored pictures do without
+
+        return tiles_of(self.pictures, self.height, self.width, side)
+
+
+def _place_bytes(network: Network) -> int:
+    """Of one position in all maps of a trunk: activations and states of a byte, cells of four."""
+    return network.channels * len(network.blocks) + 5 * network.lstm * network.blocks.count("l")
+
+
+def _position_bytes(network: Frozen) -> int:
+    """Of one position in the buffers and the maps of all layers."""
+    if isinstance(network, Network):
+        return 2 * _place_bytes(network) + 4 * network.channels + 64
+    return sum(20 * sum(a.shape) for name, a in network.arrays.items() if name.endswith(".weight"))
+
+
+def encoding_tile(network: Frozen, tile: Tile) -> int:
+    """Bytes while one tile or block is encoded: its samples, errors, and two pairs (left, f) a sub-pixel."""
+    n = tile.last - tile.first
+    pixels = n * tile.h * tile.w
+    together = min(n, 4096 // tile.w + 1) * (tile.w + 2)  # positions of a row
+    coder = min(_INTERVAL_ROWS_BYTES, _INTERVAL_ROW_BYTES * 3 * pixels)
+    return 2 * 8 * 3 * pixels + 9 * pixels + together * _position_bytes(network) + coder + _SCRATCH_BYTES
+
+
+def decoding_tile(network: Frozen, tile: Tile) -> int:
+    """Bytes while one tile or block is decoded: its samples, errors and words, and maps of four steps."""
+    n = tile.last - tile.first
+    rows = min(tile.h, tile.w // network.slope_at(tile.w) + 2)
+    return 12 * n * tile.h * tile.w + 3 * (n * rows + 1) * _position_bytes(network) + _SCRATCH_BYTES
+
+
+def _storing(extent: Extent) -> int:
+    """Bytes while all samples are written as PNG and then as WebP, beside the samples themselves."""
+    samples = extent.samples_bytes
+    stacked = samples if extent.pictures > 1 else 0
+    png = 3 * samples + min(_PNG_FILTER_BYTES, _PNG_FILTER_TIMES * samples)
+    fits = extent.sample_bytes == 1 and max(extent.height * extent.pictures, extent.width) <= WEBP_SIDE_PX
+    return stacked + max(png, samples + _WEBP_PIXEL_BYTES * extent.pixels + 4 * MIB if fits else 0)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that one piece of work takes at most: least with one tile at once, and more with each further one."""
+
+    what: str
+    fixed: int  # while tiles are worked on
+    a_tile: int
+    tiles: int
+    otherwise: int  # in the other stages
+
+    def bytes(self, at_once: int = 1) -> int:
+        """With so many tiles worked on at once."""
+        return max(self.fixed + min(at_once, self.tiles) * self.a_tile, self.otherwise)
+
+    def tiles_within(self, limit: int | None) -> int | None:
+        """How many tiles may be worked on at once; None: any number. Raises LimitError where one is too many."""
+        if limit is None:
+            return None
+        if self.bytes() > limit:
+            needed, allowed = -(-self.bytes() // MIB), limit // MIB
+            raise LimitError(f"{self.what}: needs up to {needed} MiB of memory, the limit is {allowed} MiB")
+        return max(1, (limit - self.fixed) // max(1, self.a_tile))
+
+
+def _what(extent: Extent) -> str:
+    several = f"{extent.pictures} pictures of " if extent.pictures > 1 else ""
+    return f"{several}{extent.width} x {extent.height} pixels"
+
+
+def compressing(extent: Extent, file_bytes: int, network: Frozen, side: int) -> Need:
+    """Of pictures in files of so many bytes together, up to .pxz files that are read back and compared.
+
+    side: of a tile. Samples count once as they are, once as stored and once as coded, as if nothing got smaller.
+    """
+    samples, tiles = extent.samples_bytes, extent.tiles(side)
+    held = PROCESS_BYTES + file_bytes + samples * (2 if extent.pictures > 1 else 1)
+    reading = PROCESS_BYTES + 2 * file_bytes + 3 * samples + 8 * extent.height * extent.width
+    a_tile = max(encoding_tile(network, tiles[0]), decoding_tile(network, tiles[0]))
+    return Need(_what(extent), held + 3 * samples, a_tile, len(tiles), max(reading, held + _storing(extent)))
+
+
+def decompressing(extent: Extent, file_bytes: int, network: Frozen | None, side: int) -> Need:
+    """Of pictures in a .pxz file of so many bytes, up to image files; network: None where they are stored."""
+    samples = extent.samples_bytes
+    held = PROCESS_BYTES + 2 * file_bytes + samples
+    a_picture = Extent(1, extent.planes, extent.height, extent.width, extent.sample_bytes)
+    writing = held + a_picture.samples_bytes + _storing(a_picture)
+    if network is None:
+        return Need(_what(extent), 0, 0, 1, max(writing, held + 4 * samples + 8 * extent.pixels))
+    tiles = extent.tiles(side)
+    with_alpha = samples if extent.planes in (2, 4) else 0
+    return Need(_what(extent), held + with_alpha, decoding_tile(network, tiles[0]), len(tiles), writing)
+
+
+class Room:
+    """Memory that pieces of work share on several threads: they are let in in the order in which they ask."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._left = self._size = size_bytes
+        self._door, self._changed = threading.Lock(), threading.Condition()
+
+    @contextmanager
+    def taken(self, wanted_bytes: int, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Wait until so many bytes are free, for more than the room has until it is empty; have them in the block.
+
+        check is called while waiting, some times a second, and may raise.
+        """
+        wanted = min(wanted_bytes, self._size)
+        with self._door, self._changed:
+            while self._left < wanted:
+                self._changed.wait(0.1)
+                check()
+            self._left -= wanted
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += wanted
+                self._changed.notify_all()
