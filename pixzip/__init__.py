@@ -22,7 +22,7 @@ from pixzip.errors import (
 )
 
 if TYPE_CHECKING:
-    from pixzip.api import Info, compress, compress_batch, decompress, decompress_batch, inspect, verify
+    from pixzip.api import Info, compress, compress_batch, decompress, decompress_batch, inspect, picture_names, verify
     from pixzip.image import Picture, from_array, from_pil, read_image, to_array, to_pil, write_image
 
 __version__ = "0.1.0"
@@ -47,6 +47,7 @@ __all__ = [
     "from_array",
     "from_pil",
     "inspect",
+    "picture_names",
     "read_image",
     "to_array",
     "to_pil",
@@ -55,7 +56,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "pixzip.api": ("Info", "compress", "compress_batch", "decompress", "decompress_batch", "inspect", "verify"),
+    "pixzip.api": (
+        *("Info", "compress", "compress_batch", "decompress", "decompress_batch", "inspect", "picture_names", "verify"),
+    ),
     "pixzip.image": ("Picture", "from_array", "from_pil", "read_image", "to_array", "to_pil", "write_image"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

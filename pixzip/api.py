@@ -23,6 +23,8 @@ from pixzip.errors import FormatError, ImageError, LimitError, ModelNotFoundErro
 from pixzip.image import Picture, claimed_shape, from_array, from_pil, read_image
 from pixzip.memory import Extent, Need, compressing, decompressing
 from pixzip.model_file import Model, find_model, load_model, models_folder, shipped_models
+from pixzip.names import KEY as NAMES
+from pixzip.names import pack_names, unpack_names
 from pixzip.stored import restore, store
 
 Progress = Callable[[float], None]
@@ -88,6 +90,7 @@ def compress(
 def compress_batch(
     images: Sequence[bytes | NDArray[Any] | Image | Picture],
     *,
+    names: Sequence[str] | None = None,
     model: str | Path = "default",
     tile: int = 1024,
     lanes: int | None = None,
@@ -101,8 +104,9 @@ def compress_batch(
 ) -> bytes:
     """Return one .pxz file of several images that differ in their pixels only: they share one header.
 
-    Arguments and errors as for compress. Raises UsageError where size, mode, depth, palette, transparency or metadata
-    differ, or where several are larger than a tile.
+    names: one for each image, of a file without its folder; picture_names gives them back. Other arguments and errors
+    as for compress. Raises UsageError where size, mode, depth, palette, transparency or metadata differ, or where
+    several are larger than a tile.
     """
     _check_range("tile", tile, pxz.MAX_TILE)
     _check_range("lanes", lanes, pxz.MAX_LANES)
@@ -111,7 +115,7 @@ def compress_batch(
     if max_memory is not None:
         need = need_to_compress(images, network, tile=tile, max_pixels=max_pixels)
         how = replace(how, at_once=need.tiles_within(max_memory))
-    pictures = _alike([_picture(image, allow_jpeg, max_pixels) for image in images], tile)
+    pictures = _named(_alike([_picture(image, allow_jpeg, max_pixels) for image in images], tile), names)
     first = pictures[0]
     planes = np.stack([p.planes for p in pictures]) if len(pictures) > 1 else first.planes[None]  # (n, c, h, w)
     if planes[:, 0].size > max_pixels:
@@ -199,6 +203,20 @@ def _alike(pictures: list[Picture], tile: int) -> list[Picture]:
     if len(pictures) > 1 and max(first.height, first.width) > tile:
         raise UsageError(f"batch of {first.width} x {first.height} pixels: each must fit in one tile of {tile}")
     return pictures
+
+
+def _named(pictures: list[Picture], names: Sequence[str] | None) -> list[Picture]:
+    """The same pictures; where there are several, the first has their names among its metadata."""
+    if names is not None and len(names) != len(pictures):
+        raise UsageError(f"{len(names)} names for {len(pictures)} images")
+    if len(pictures) == 1:
+        return pictures
+    if any(key == NAMES for key, _ in pictures[0].metadata):
+        raise UsageError(f"metadata with the key {NAMES}, which a file of several pictures has for their names")
+    if names is None:
+        return pictures
+    entry = (NAMES, pack_names(names))
+    return [replace(pictures[0], metadata=(*pictures[0].metadata, entry)), *pictures[1:]]
 
 
 def _container(picture: Picture, planes: NDArray[Any], coding: Coding, **parts: Any) -> Container:
@@ -312,13 +330,21 @@ def decompress_batch(
     network = None if h.coding == Coding.STORED else _model_of(c, model)
     how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
     planes = _restore_stored(c) if network is None else _decode(c, network, how)
+    own = c.metadata if h.pictures == 1 else tuple(entry for entry in c.metadata if entry[0] != NAMES)
     found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
     if found != h.pixels_checksum:
         raise PixelChecksumError(f"pixels checksum {h.pixels_checksum.hex()}, decoded pixels have {found.hex()}")
     try:
-        return [Picture(each, h.mode, h.depth, c.palette, c.transparency, c.metadata) for each in planes]
+        return [Picture(each, h.mode, h.depth, c.palette, c.transparency, own) for each in planes]
     except ImageError as error:
         raise FormatError(str(error)) from None
+
+
+def picture_names(data: bytes) -> tuple[str, ...]:
+    """Names of the pictures in a .pxz file of several; () where it has none. Raises FormatError."""
+    c = read_container(data, max_pixels=2**93)
+    value = next((value for key, value in c.metadata if key == NAMES), None)
+    return unpack_names(value, c.header.pictures) if value is not None and c.header.pictures > 1 else ()
 
 
 def need_to_decompress(data: bytes, *, model: str | Path | None = None, max_pixels: int = MAX_PIXELS) -> Need:

@@ -6,9 +6,6 @@ worked on independently, so that of a large picture only samples, files and clas
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -146,30 +143,3 @@ def decompressing(extent: Extent, file_bytes: int, network: Frozen | None, side:
     tiles = extent.tiles(side)
     with_alpha = samples if extent.planes in (2, 4) else 0
     return Need(_what(extent), held + with_alpha, decoding_tile(network, tiles[0]), len(tiles), writing)
-
-
-class Room:
-    """Memory that pieces of work share on several threads: they are let in in the order in which they ask."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self._left = self._size = size_bytes
-        self._door, self._changed = threading.Lock(), threading.Condition()
-
-    @contextmanager
-    def taken(self, wanted_bytes: int, check: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Wait until so many bytes are free, for more than the room has until it is empty; have them in the block.
-
-        check is called while waiting, some times a second, and may raise.
-        """
-        wanted = min(wanted_bytes, self._size)
-        with self._door, self._changed:
-            while self._left < wanted:
-                self._changed.wait(0.1)
-                check()
-            self._left -= wanted
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._left += wanted
-                self._changed.notify_all()
