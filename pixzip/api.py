@@ -21,7 +21,7 @@ from pixzip import container as pxz
 from pixzip.container import Coding, Container, Header, read_container, write_container
 from pixzip.errors import FormatError, ImageError, LimitError, ModelNotFoundError, PixelChecksumError, UsageError
 from pixzip.image import Picture, claimed_shape, from_array, from_pil, read_image
-from pixzip.memory import Extent, Need, compressing, decompressing
+from pixzip.memory import Extent, Need, and_writing, compressing, decompressing
 from pixzip.model_file import Model, find_model, load_model, models_folder, shipped_models
 from pixzip.names import KEY as NAMES
 from pixzip.names import pack_names, unpack_names
@@ -147,7 +147,7 @@ def need_to_compress(
             shapes.append((*image.planes.shape, image.depth))
     planes, height, width, depth = (max(sizes) for sizes in zip(*shapes, strict=True))
     extent = Extent(len(images), planes, height, width, 2 if depth > 8 else 1)
-    return compressing(extent, file_bytes, model.network, tile)
+    return compressing(extent, file_bytes + 4 * len(model.data), model.network, tile)
 
 
 def _codable(picture: Picture, model: Model) -> bool:
@@ -350,13 +350,19 @@ def picture_names(data: bytes) -> tuple[str, ...]:
 def need_to_decompress(data: bytes, *, model: str | Path | None = None, max_pixels: int = MAX_PIXELS) -> Need:
     """The memory that decompress_batch and write_image take for a .pxz file. Errors as for decompress."""
     c = read_container(data, max_pixels=max_pixels)
-    return _need_of(c, None if c.header.coding == Coding.STORED else _model_of(c, model), len(data))
+    need = _need_of(c, None if c.header.coding == Coding.STORED else _model_of(c, model), len(data))
+    return and_writing(need, _extent(c), len(data))
+
+
+def _extent(c: Container) -> Extent:
+    h = c.header
+    return Extent(h.pictures, len(h.mode), h.height, h.width, 2 if h.depth > 8 else 1)
 
 
 def _need_of(c: Container, model: Model | None, file_bytes: int) -> Need:
-    h = c.header
-    extent = Extent(h.pictures, len(h.mode), h.height, h.width, 2 if h.depth > 8 else 1)
-    return decompressing(extent, file_bytes, model.network if model is not None else None, h.tile)
+    if model is None:
+        return decompressing(_extent(c), file_bytes, None, c.header.tile)
+    return decompressing(_extent(c), file_bytes + len(model.data), model.network, c.header.tile)
 
 
 def _restore(kind: int, data: bytes, count: int, header: Header, mode: str) -> NDArray[Any]:

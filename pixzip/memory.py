@@ -6,7 +6,7 @@ worked on independently, so that of a large picture only samples, files and clas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pixzip.errors import LimitError
@@ -120,26 +120,38 @@ def _what(extent: Extent) -> str:
     return f"{several}{extent.width} x {extent.height} pixels"
 
 
-def compressing(extent: Extent, file_bytes: int, network: Frozen, side: int) -> Need:
-    """Of pictures in files of so many bytes together, up to .pxz files that are read back and compared.
+def _restoring(extent: Extent) -> int:
+    """Bytes while a stored picture is read, beside the file: the planes that Pillow or zlib gives, and copies."""
+    return 4 * extent.samples_bytes + 8 * extent.pixels
 
-    side: of a tile. Samples count once as they are, once as stored and once as coded, as if nothing got smaller.
+
+def compressing(extent: Extent, file_bytes: int, network: Frozen, side: int) -> Need:
+    """Of pictures in files of so many bytes together, up to a .pxz file that is read back and compared.
+
+    side: of a tile. Samples count once as they are, and as often as stored, coded and decoded, as if nothing got
+    smaller.
     """
     samples, tiles = extent.samples_bytes, extent.tiles(side)
     held = PROCESS_BYTES + file_bytes + samples * (2 if extent.pictures > 1 else 1)
     reading = PROCESS_BYTES + 2 * file_bytes + 3 * samples + 8 * extent.height * extent.width
     a_tile = max(encoding_tile(network, tiles[0]), decoding_tile(network, tiles[0]))
-    return Need(_what(extent), held + 3 * samples, a_tile, len(tiles), max(reading, held + _storing(extent)))
+    otherwise = max(reading, held + _storing(extent), held + 2 * samples + _restoring(extent))
+    return Need(_what(extent), held + 3 * samples, a_tile, len(tiles), otherwise)
 
 
 def decompressing(extent: Extent, file_bytes: int, network: Frozen | None, side: int) -> Need:
-    """Of pictures in a .pxz file of so many bytes, up to image files; network: None where they are stored."""
+    """Of pictures in a .pxz file of so many bytes; network: None where they are stored."""
     samples = extent.samples_bytes
-    held = PROCESS_BYTES + 2 * file_bytes + samples
-    a_picture = Extent(1, extent.planes, extent.height, extent.width, extent.sample_bytes)
-    writing = held + a_picture.samples_bytes + _storing(a_picture)
+    held = PROCESS_BYTES + 2 * file_bytes
     if network is None:
-        return Need(_what(extent), 0, 0, 1, max(writing, held + 4 * samples + 8 * extent.pixels))
+        return Need(_what(extent), 0, 0, 1, held + samples + _restoring(extent))
     tiles = extent.tiles(side)
     with_alpha = samples if extent.planes in (2, 4) else 0
-    return Need(_what(extent), held + with_alpha, decoding_tile(network, tiles[0]), len(tiles), writing)
+    return Need(_what(extent), held + samples + with_alpha, decoding_tile(network, tiles[0]), len(tiles), 0)
+
+
+def and_writing(need: Need, extent: Extent, file_bytes: int) -> Need:
+    """The need of decompressing pictures, each then written as an image file."""
+    one = replace(extent, pictures=1)
+    written = PROCESS_BYTES + file_bytes + extent.samples_bytes + one.samples_bytes + _storing(one)
+    return replace(need, otherwise=max(need.otherwise, written))
