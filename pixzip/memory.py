@@ -63,7 +63,7 @@ def _position_bytes(network: Frozen) -> int:
     """Of one position in the buffers and the maps of all layers."""
     if isinstance(network, Network):
         return 2 * _place_bytes(network) + 4 * network.channels + 64
-    return sum(20 * sum(a.shape) for name, a in network.arrays.items() if name.endswith(".weight"))
+    return sum(10 * sum(a.shape) for name, a in network.arrays.items() if name.endswith(".weight"))
 
 
 def encoding_tile(network: Frozen, tile: Tile) -> int:
@@ -79,7 +79,11 @@ def decoding_tile(network: Frozen, tile: Tile) -> int:
     """Bytes while one tile or block is decoded: its samples, errors and words, and maps of four steps."""
     n = tile.last - tile.first
     rows = min(tile.h, tile.w // network.slope_at(tile.w) + 2)
-    return 12 * n * tile.h * tile.w + 3 * (n * rows + 1) * _position_bytes(network) + _SCRATCH_BYTES
+    if isinstance(network, Network):
+        places = 3 * (n * rows + 1)  # maps hold four steps
+    else:  # a Diagonal BiLSTM has buffers of a whole row
+        places = n * (tile.w if network.architecture == "diagonal_bilstm" else rows)
+    return 12 * n * tile.h * tile.w + places * _position_bytes(network) + _SCRATCH_BYTES
 
 
 def _storing(extent: Extent) -> int:
