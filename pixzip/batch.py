@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pixzip.memory import MIB, PROCESS_BYTES, Need
+from pixzip.memory import MIB, PROCESS_BYTES, THREAD_BYTES, Need
 
 #: What files side by side may take together where no limit is given, beside PROCESS_BYTES.
 _ROOM_BYTES = 1024 * MIB
@@ -74,7 +74,8 @@ class Room:
         check is called before, and while waiting ten times a second; it may raise.
         """
         need.tiles_within(self._max_memory)
-        wanted = min(self.side_by_side, max(1, -(-(need.bytes() - PROCESS_BYTES) // self._share_bytes)))
+        beside = need.bytes() - PROCESS_BYTES + THREAD_BYTES
+        wanted = min(self.side_by_side, max(1, -(-beside // self._share_bytes)))
         with self._door:
             self._wait(wanted, check)
         try:

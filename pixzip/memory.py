@@ -27,6 +27,8 @@ _PNG_FILTER_BYTES, _PNG_FILTER_TIMES = 44 * MIB, 60
 _INTERVAL_ROWS_BYTES, _INTERVAL_ROW_BYTES = 16 * MIB, 128
 #: A thread's operands and accumulators.
 _SCRATCH_BYTES = 4 * MIB
+#: What the C library's arena of a further thread keeps of memory that was freed.
+THREAD_BYTES = 16 * MIB
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,9 @@ class Need:
     otherwise: int  # in the other stages
 
     def bytes(self, at_once: int = 1) -> int:
-        """With so many tiles worked on at once."""
-        return max(self.fixed + min(at_once, self.tiles) * self.a_tile, self.otherwise)
+        """With so many tiles worked on at once, each on a thread."""
+        count = min(at_once, self.tiles)
+        return max(self.fixed + count * self.a_tile, self.otherwise) + (count - 1) * THREAD_BYTES
 
     def tiles_within(self, limit: int | None) -> int | None:
         """How many tiles may be worked on at once; None: any number. Raises LimitError where one is too many."""
@@ -116,7 +119,8 @@ class Need:
         if self.bytes() > limit:
             needed, allowed = -(-self.bytes() // MIB), limit // MIB
             raise LimitError(f"{self.what}: needs up to {needed} MiB of memory, the limit is {allowed} MiB")
-        return max(1, (limit - self.fixed) // max(1, self.a_tile))
+        by_tiles = (limit - self.fixed + THREAD_BYTES) // (self.a_tile + THREAD_BYTES)
+        return min(by_tiles, 1 + (limit - self.otherwise) // THREAD_BYTES)
 
 
 def _what(extent: Extent) -> str:

@@ -9,12 +9,12 @@ import pytest
 
 from pixzip.batch import Room, in_order
 from pixzip.errors import LimitError
-from pixzip.memory import MIB, PROCESS_BYTES, Need
+from pixzip.memory import MIB, PROCESS_BYTES, THREAD_BYTES, Need
 
 
 def need(mib: int) -> Need:
-    """Work that takes so many MiB beside the process."""
-    return Need("work", 0, 0, 1, PROCESS_BYTES + mib * MIB)
+    """Work that takes so many MiB beside the process, its thread's arena among them."""
+    return Need("work", 0, 0, 1, PROCESS_BYTES - THREAD_BYTES + mib * MIB)
 
 
 def nothing() -> None:
