@@ -652,7 +652,7 @@ def _distinct(files: Sequence[str]) -> list[str]:
 def _read_alike(files: Sequence[str], settings: _Settings) -> tuple[list[Picture], int]:
     """The pictures in these files, all like the first, and the bytes of the files. Raises naming the first that is not.
 
-    The memory that all of them take follows from the first, before the others are read.
+    What all of them take follows from the first, before the others are read.
     """
     from pixzip.image import read_image
 
@@ -665,6 +665,9 @@ def _read_alike(files: Sequence[str], settings: _Settings) -> tuple[list[Picture
                 settings.need_to_compress([source] * len(files)).tiles_within(settings.max_memory)
             picture = read_image(source, max_pixels=settings.max_pixels, allow_jpeg=settings.allow_jpeg)
             first = pictures[0] if pictures else picture
+            pixels = len(files) * first.width * first.height
+            if pixels > settings.max_pixels:
+                raise LimitError(f"{len(files)} pictures like this have {pixels} pixels, over {settings.max_pixels}")
             for part in ("width", "height", "mode", "depth", "palette", "transparency", "metadata"):
                 own, other = getattr(picture, part), getattr(first, part)
                 if own != other:
@@ -997,6 +1000,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PixzipError as error:
         _complain("", str(error))
         return error.exit_code
+    except MemoryError as error:
+        _complain("", f"out of memory: {error}")
+        return LimitError.exit_code
     except _Interrupted as error:
         _complain("", "interrupted")
         return error.exit_code

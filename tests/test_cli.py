@@ -426,6 +426,30 @@ def test_pack_refuses(
     assert contents(folder) == before
 
 
+def test_pack_counts_the_pixels_of_all_before_reading_more(
+    run: Callable[..., Result], alike: list[Path], model: Path
+) -> None:
+    target, how = alike[0].with_name("all.pxz"), ("--pack", "--model", model, "-q", "--max-pixels")
+    assert run("compress", *alike, "-o", target, *how, str(5 * 9 * 12)).code == 0
+    target.unlink()
+    for path in alike[1:]:
+        path.write_bytes(b"never read")
+    assert_fails(run("compress", *alike, "-o", target, *how, str(5 * 9 * 12 - 1)), 8, str(alike[0]), "540 pixels")
+    assert not target.exists()
+
+
+def test_out_of_memory_while_packing_is_one_line(
+    run: Callable[..., Result], alike: list[Path], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compress(*arguments: object, **how: object) -> bytes:
+        raise MemoryError("Unable to allocate 7 TiB")
+
+    monkeypatch.setattr(pixzip.api, "compress_batch", compress)
+    target = alike[0].with_name("all.pxz")
+    assert_fails(run("compress", *alike, "--pack", "-o", target, "--model", model), 8, "out of memory", "7 TiB")
+    assert not target.exists()
+
+
 def test_several_pictures_go_all_or_none(
     run: Callable[..., Result], alike: list[Path], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -902,7 +926,11 @@ def test_progress_bar_shows_on_a_terminal_for_long_work_only(monkeypatch: pytest
         monkeypatch.setattr(cli, "_QUIET_S", wait_s)
         with cli._meter("photo.png", cli._Stop(), quiet=quiet) as meter:
             report = meter.part(0.0, 0.5)
+            meter.clear()
+            assert not terminal.getvalue()  # nothing is shown yet
             report(0.5)
+            meter.clear()
+            assert terminal.getvalue().endswith("\r\033[K") == bool(terminal.getvalue())
             meter.part(0.5, 1.0)(1.0)
         shown[wait_s, quiet] = terminal.getvalue()
     assert "photo.png" in shown[0.0, False]
