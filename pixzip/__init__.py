@@ -22,7 +22,7 @@ from pixzip.errors import (
 )
 
 if TYPE_CHECKING:
-    from pixzip.api import Info, compress, compress_batch, decompress, decompress_batch, inspect, verify
+    from pixzip.api import Info, compress, compress_batch, decompress, decompress_batch, inspect, picture_names, verify
     from pixzip.drawing import complete, sample
     from pixzip.image import Picture, from_array, from_pil, read_image, to_array, to_pil, write_image
 
@@ -49,6 +49,7 @@ __all__ = [
     "from_array",
     "from_pil",
     "inspect",
+    "picture_names",
     "read_image",
     "sample",
     "to_array",
@@ -58,7 +59,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "pixzip.api": ("Info", "compress", "compress_batch", "decompress", "decompress_batch", "inspect", "verify"),
+    "pixzip.api": (
+        *("Info", "compress", "compress_batch", "decompress", "decompress_batch", "inspect", "picture_names", "verify"),
+    ),
     "pixzip.drawing": ("complete", "sample"),
     "pixzip.image": ("Picture", "from_array", "from_pil", "read_image", "to_array", "to_pil", "write_image"),
 }

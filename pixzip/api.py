@@ -7,6 +7,7 @@ bilevel pictures are coded where a model for them is given.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +20,11 @@ from PIL.Image import Image
 from pixzip import container as pxz
 from pixzip.container import Coding, Container, Header, read_container, write_container
 from pixzip.errors import FormatError, ImageError, LimitError, ModelNotFoundError, PixelChecksumError, UsageError
-from pixzip.image import Picture, from_array, from_pil, read_image
+from pixzip.image import Picture, claimed_shape, from_array, from_pil, read_image
+from pixzip.memory import Extent, Need, and_writing, compressing, decompressing
 from pixzip.model_file import Model, find_model, load_model, models_folder, shipped_models
+from pixzip.names import KEY as NAMES
+from pixzip.names import pack_names, unpack_names
 from pixzip.stored import restore, store
 
 Progress = Callable[[float], None]
@@ -38,6 +42,7 @@ class _How:
     threads: int | None
     engine: str | None
     progress: Progress | None
+    at_once: int | None = None  # tiles
 
     def __post_init__(self) -> None:
         _check_range("threads", self.threads, 1024)
@@ -63,6 +68,7 @@ def compress(
     embed_model: bool = False,
     allow_jpeg: bool = False,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> bytes:
     """Return the .pxz file of one image.
@@ -70,10 +76,11 @@ def compress(
     image: the bytes of an image file; an array (h, w) or (h, w, 2 | 3 | 4) of uint8 or uint16, or (h, w) bool; a Pillow
     image; or a Picture. model: the name of a shipped model, or a path. learning: the rate at which the model
     learns from the pixels it has coded, 0 to 255, None for the default. The file depends on image, model, tile, lanes
-    and learning only, and where something is stored as WebP or PNG on the versions of libwebp and zlib; threads and
-    engine ("int8", "float32", None: the faster) change nothing but the time. progress is called with the fraction
-    done. Raises ImageError for what is not an image or cannot be kept without loss, LimitError for more than max_pixels
-    pixels, ModelNotFoundError, ModelError, UsageError.
+    and learning only, and where something is stored as WebP or PNG on the versions of libwebp and zlib; threads, engine
+    ("int8", "float32", None: the faster) and max_memory change nothing but the time. max_memory is in bytes, of the
+    whole process (docs/performance.md): fewer tiles are in work at once where it asks for that. progress is called with
+    the fraction done. Raises ImageError for what is not an image or cannot be kept without loss, LimitError for more
+    than max_pixels pixels or max_memory bytes, ModelNotFoundError, ModelError, UsageError.
     """
     return compress_batch(
         [image],
@@ -86,6 +93,7 @@ def compress(
         embed_model=embed_model,
         allow_jpeg=allow_jpeg,
         max_pixels=max_pixels,
+        max_memory=max_memory,
         progress=progress,
     )
 
@@ -93,6 +101,7 @@ def compress(
 def compress_batch(
     images: Sequence[bytes | NDArray[Any] | Image | Picture],
     *,
+    names: Sequence[str] | None = None,
     model: str | Path = "default",
     tile: int = 1024,
     lanes: int | None = None,
@@ -102,18 +111,23 @@ def compress_batch(
     embed_model: bool = False,
     allow_jpeg: bool = False,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> bytes:
     """Return one .pxz file of several images that differ in their pixels only: they share one header.
 
-    Arguments and errors as for compress. Raises UsageError where size, mode, depth, palette, transparency or metadata
-    differ, or where several are larger than a tile.
+    names: one for each image, of a file without its folder; picture_names gives them back. Other arguments and errors
+    as for compress. Raises UsageError where size, mode, depth, palette, transparency or metadata differ, or where
+    several are larger than a tile.
     """
     _check_range("tile", tile, pxz.MAX_TILE)
     _check_range("lanes", lanes, pxz.MAX_LANES)
-    how = _How(threads, engine, progress)
     network = find_model(model)
-    pictures = _alike([_picture(image, allow_jpeg, max_pixels) for image in images], tile)
+    how = _How(threads, engine, progress)
+    if max_memory is not None:
+        need = need_to_compress(images, network, tile=tile, max_pixels=max_pixels)
+        how = replace(how, at_once=need.tiles_within(max_memory))
+    pictures = _named(_alike([_picture(image, allow_jpeg, max_pixels) for image in images], tile), names)
     first = pictures[0]
     planes = np.stack([p.planes for p in pictures]) if len(pictures) > 1 else first.planes[None]  # (n, c, h, w)
     if planes[:, 0].size > max_pixels:
@@ -126,6 +140,26 @@ def compress_batch(
     if len(as_stored) < len(in_brief):
         return as_stored
     return write_container(replace(coded, model=network.data)) if embed_model else in_brief
+
+
+def need_to_compress(
+    images: Sequence[bytes | NDArray[Any] | Image | Picture], model: Model, *, tile: int, max_pixels: int
+) -> Need:
+    """The memory that compress_batch takes for these images, by their headers. Raises ImageError, LimitError."""
+    shapes, file_bytes = [(1, 1, 1, 8)], 0
+    for image in images:
+        if isinstance(image, (bytes, bytearray, memoryview)):
+            shapes.append(claimed_shape(bytes(image), max_pixels=max_pixels))
+            file_bytes += len(image)
+        elif isinstance(image, np.ndarray) and image.ndim in (2, 3):
+            shapes.append((image.size // max(1, math.prod(image.shape[:2])), *image.shape[:2], 8 * image.itemsize))
+        elif isinstance(image, Image):
+            shapes.append((len(image.getbands()), image.height, image.width, 16 if image.mode.startswith("I") else 8))
+        elif isinstance(image, Picture):
+            shapes.append((*image.planes.shape, image.depth))
+    planes, height, width, depth = (max(sizes) for sizes in zip(*shapes, strict=True))
+    extent = Extent(len(images), planes, height, width, 2 if depth > 8 else 1)
+    return compressing(extent, file_bytes + 4 * len(model.data), model.network, tile)
 
 
 def _codable(picture: Picture, model: Model) -> bool:
@@ -183,6 +217,20 @@ def _alike(pictures: list[Picture], tile: int) -> list[Picture]:
     return pictures
 
 
+def _named(pictures: list[Picture], names: Sequence[str] | None) -> list[Picture]:
+    """The same pictures; where there are several, the first has their names among its metadata."""
+    if names is not None and len(names) != len(pictures):
+        raise UsageError(f"{len(names)} names for {len(pictures)} images")
+    if len(pictures) == 1:
+        return pictures
+    if any(key == NAMES for key, _ in pictures[0].metadata):
+        raise UsageError(f"metadata with the key {NAMES}, which a file of several pictures has for their names")
+    if names is None:
+        return pictures
+    entry = (NAMES, pack_names(names))
+    return [replace(pictures[0], metadata=(*pictures[0].metadata, entry)), *pictures[1:]]
+
+
 def _container(picture: Picture, planes: NDArray[Any], coding: Coding, **parts: Any) -> Container:
     """A file of planes (n, c, h, w); parts: model_digest, tile, lanes, learning, alpha, stored, tiles."""
     n, _, h, w = planes.shape
@@ -223,6 +271,7 @@ def _code(picture: Picture, planes: NDArray[np.uint8], model: Model, layout: _La
         lanes=layout.lanes,
         learning=layout.learning,
         threads=how.threads,
+        at_once=how.at_once,
         engine=how.engine,
         progress=how.progress,
     )
@@ -252,19 +301,27 @@ def decompress(
     threads: int | None = None,
     engine: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Picture:
     """Return the picture in a .pxz file; to_array and to_pil convert it, write_image makes an image file of it.
 
     model: the name of a shipped model or a path, tried before the model in the file and the shipped ones. Raises
     FormatError for a damaged file, PixelChecksumError where the decoded pixels are not the encoded ones,
-    ModelNotFoundError, ModelError, LimitError for more than max_pixels pixels, UsageError for several pictures.
+    ModelNotFoundError, ModelError, LimitError for more than max_pixels pixels or max_memory bytes (as in compress),
+    UsageError for several pictures.
     """
     count = pxz.read_header(data).pictures
     if count > 1:
         raise UsageError(f"the file holds {count} pictures: decompress_batch gives them")
     return decompress_batch(
-        data, model=model, threads=threads, engine=engine, max_pixels=max_pixels, progress=progress
+        data,
+        model=model,
+        threads=threads,
+        engine=engine,
+        max_pixels=max_pixels,
+        max_memory=max_memory,
+        progress=progress,
     )[0]
 
 
@@ -275,20 +332,49 @@ def decompress_batch(
     threads: int | None = None,
     engine: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> list[Picture]:
     """Return all pictures of a .pxz file. Arguments, errors: as for decompress; max_pixels is of all together."""
     how = _How(threads, engine, progress)
     c = read_container(data, max_pixels=max_pixels)
     h = c.header
-    planes = _restore_stored(c) if h.coding == Coding.STORED else _decode(c, _model_of(c, model), how)
+    network = None if h.coding == Coding.STORED else _model_of(c, model)
+    how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
+    planes = _restore_stored(c) if network is None else _decode(c, network, how)
+    own = c.metadata if h.pictures == 1 else tuple(entry for entry in c.metadata if entry[0] != NAMES)
     found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
     if found != h.pixels_checksum:
         raise PixelChecksumError(f"pixels checksum {h.pixels_checksum.hex()}, decoded pixels have {found.hex()}")
     try:
-        return [Picture(each, h.mode, h.depth, c.palette, c.transparency, c.metadata) for each in planes]
+        return [Picture(each, h.mode, h.depth, c.palette, c.transparency, own) for each in planes]
     except ImageError as error:
         raise FormatError(str(error)) from None
+
+
+def picture_names(data: bytes) -> tuple[str, ...]:
+    """Names of the pictures in a .pxz file of several; () where it has none. Raises FormatError."""
+    c = read_container(data, max_pixels=2**93)
+    value = next((value for key, value in c.metadata if key == NAMES), None)
+    return unpack_names(value, c.header.pictures) if value is not None and c.header.pictures > 1 else ()
+
+
+def need_to_decompress(data: bytes, *, model: str | Path | None = None, max_pixels: int = MAX_PIXELS) -> Need:
+    """The memory that decompress_batch and write_image take for a .pxz file. Errors as for decompress."""
+    c = read_container(data, max_pixels=max_pixels)
+    need = _need_of(c, None if c.header.coding == Coding.STORED else _model_of(c, model), len(data))
+    return and_writing(need, _extent(c), len(data))
+
+
+def _extent(c: Container) -> Extent:
+    h = c.header
+    return Extent(h.pictures, len(h.mode), h.height, h.width, 2 if h.depth > 8 else 1)
+
+
+def _need_of(c: Container, model: Model | None, file_bytes: int) -> Need:
+    if model is None:
+        return decompressing(_extent(c), file_bytes, None, c.header.tile)
+    return decompressing(_extent(c), file_bytes + len(model.data), model.network, c.header.tile)
 
 
 def _restore(kind: int, data: bytes, count: int, header: Header, mode: str) -> NDArray[Any]:
@@ -333,6 +419,7 @@ def _decode(c: Container, model: Model, how: _How) -> NDArray[np.uint8]:
         lanes=h.lanes,
         learning=h.learning,
         threads=how.threads,
+        at_once=how.at_once,
         engine=how.engine,
         progress=how.progress,
     )
@@ -367,10 +454,19 @@ def verify(
     threads: int | None = None,
     engine: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Decode a .pxz file and compare the pixels with the file's own checksum. Arguments, errors: as for decompress."""
-    decompress_batch(data, model=model, threads=threads, engine=engine, max_pixels=max_pixels, progress=progress)
+    decompress_batch(
+        data,
+        model=model,
+        threads=threads,
+        engine=engine,
+        max_pixels=max_pixels,
+        max_memory=max_memory,
+        progress=progress,
+    )
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ Every command imports what it needs when it runs, so that --help and mistakes lo
 from __future__ import annotations
 
 import math
+import os
 import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,7 +26,9 @@ from pixzip.errors import LimitError, OutputError, PixelChecksumError, PixzipErr
 
 if TYPE_CHECKING:
     from pixzip.api import Info
+    from pixzip.batch import Room
     from pixzip.image import Picture
+    from pixzip.memory import Need
 
 _MAX_PIXELS = 64_000_000
 _STREAM = "-"
@@ -41,13 +44,17 @@ _FORMATS = {
     ".pbm": "PPM",
     ".pnm": "PPM",
 }
+#: Further suffixes of files that are taken from a folder; those of JPEG on request.
+_READABLE = (*_FORMATS, ".pnm", ".gif", ".tga")
+_PACKED = ".pxz"
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 #: Work that takes no longer shows no progress bar.
 _QUIET_S = 1.0
 _EXIT_CODES = """Exit codes: 0 all went well; 2 wrong usage, a file that cannot be read, an output that exists;
 3 not an image, or one that cannot be kept without loss; 4 damaged .pxz file; 5 decoded pixels differ;
 6 model not found; 7 damaged model; 8 over a limit, or out of memory; 9 output cannot be written;
-130 interrupted. With several files the others are still done, and the code is that of the first failure."""
+130 interrupted. With several files the others are still done, failures are listed at the end, and the code is that of
+the first."""
 
 
 # ------------------------------------------------------------------------ interruption and progress
@@ -100,6 +107,7 @@ class _Meter:
         self._shown = not quiet and sys.stderr.isatty()
         self._from = time.monotonic() + _QUIET_S
         self._bar: Any = None
+        self._lock = threading.Lock()
 
     def part(self, start: float, end: float) -> Callable[[float], None]:
         """What one piece of work calls with its fraction done, from start to end of the whole."""
@@ -112,10 +120,20 @@ class _Meter:
         return report
 
     def _show(self, done: float) -> None:
-        if self._bar is None:
-            self._bar = click.progressbar(length=1000, label=self._label, file=sys.stderr)
-            self._bar.render_progress()
-        self._bar.update(max(0, int(1000 * done) - self._bar.pos))
+        with self._lock:
+            if self._bar is None:
+                self._bar = click.progressbar(length=1000, label=self._label, file=sys.stderr)
+                self._bar.render_progress()
+            self._bar.update(max(0, int(1000 * done) - self._bar.pos))
+
+    def clear(self) -> None:
+        """Take the bar off its line, for a line of text; the next report draws it again."""
+        if self._bar is not None:
+            click.echo("\r\033[K", nl=False, err=True)
+
+    def check(self) -> None:
+        """Raise _Interrupted once a signal has come."""
+        self._stop.check()
 
     def close(self) -> None:
         """End the bar's line."""
@@ -142,20 +160,103 @@ def _complain(where: str, message: str) -> None:
     click.echo(line, err=True)
 
 
-def _each(files: Sequence[str], work: Callable[[str], None]) -> None:
-    """Do the work for every file, whatever becomes of the others; then exit with the first failure's code."""
-    code = 0
-    for file in files:
+@dataclass(frozen=True)
+class _Files:
+    """What a command works on, folders replaced by their files; faults: why a folder has none."""
+
+    names: list[str]
+    faults: dict[str, UsageError]
+
+
+def _found(arguments: Sequence[str], suffixes: Sequence[str], *, quiet: bool = True) -> _Files:
+    """The files meant: those named, and of each folder those with these suffixes."""
+    found = _Files([], {})
+    for argument in arguments:
+        if argument == _STREAM or not Path(argument).is_dir():
+            found.names.append(argument)
+            continue
         try:
-            work(file)
-        except PixzipError as error:
+            found.names.extend(_in_folder(argument, suffixes, quiet))
+        except UsageError as error:
+            found.names.append(argument)
+            found.faults[argument] = error
+    return found
+
+
+def _in_folder(folder: str, suffixes: Sequence[str], quiet: bool) -> list[str]:
+    """The folder's files with these suffixes. Raises UsageError where there are none."""
+    from pixzip.files import files_in
+
+    inside = files_in(Path(folder))
+    taken = [str(path) for path in inside if path.suffix.lower() in suffixes]
+    for path in inside:
+        if not quiet and path.suffix.lower() not in (*suffixes, _PACKED):
+            _complain(_name(str(path)), "passed over: its suffix is not that of an image")
+    if not taken:
+        raise UsageError(f"no files {', '.join(suffixes)} in this folder")
+    return taken
+
+
+#: The whole work on a file, begun in its turn; it returns a line to print, or nothing.
+_Work = Callable[[], str | None]
+
+
+def _each(
+    files: _Files, begin: Callable[[str], _Work], threads: int, meter: _Meter | None = None, *, err: bool = True
+) -> None:
+    """Do the work on every file, whatever becomes of the others; then exit with the first failure's code.
+
+    begin is called in the order of the files, and says what is to be done on one of ``threads`` threads. Lines are
+    printed in this order too, failures after all others.
+    """
+    from pixzip.batch import in_order
+
+    failures = []
+    jobs = (_attempt(files, file, begin) for file in files.names)
+    try:
+        for file, result in zip(files.names, in_order(jobs, threads), strict=False):
+            if isinstance(result, PixzipError):
+                failures.append((file, result))
+            elif result is not None:
+                if meter is not None:
+                    meter.clear()
+                click.echo(result, err=err)
+    finally:
+        if meter is not None:
+            meter.close()
+        for file, error in failures:
             _complain(_name(file), str(error))
-            code = code or error.exit_code
+    if failures:
+        raise SystemExit(failures[0][1].exit_code)
+
+
+def _once(name: str, work: Callable[[str], None]) -> None:
+    """Do the one work of a command; exit with its code where it fails."""
+    try:
+        work(name)
+    except PixzipError as error:
+        _complain(_name(name), str(error))
+        raise SystemExit(error.exit_code) from None
+    except MemoryError as error:
+        _complain(_name(name), f"out of memory: {error}")
+        raise SystemExit(LimitError.exit_code) from None
+
+
+def _attempt(files: _Files, file: str, begin: Callable[[str], _Work]) -> Callable[[], str | PixzipError | None]:
+    """The work on a file, which gives back what went wrong; what is found on beginning, in its turn."""
+
+    def outcome(work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except PixzipError as error:
+            return error
         except MemoryError as error:
-            _complain(_name(file), f"out of memory: {error}")
-            code = code or LimitError.exit_code
-    if code:
-        raise SystemExit(code)
+            return LimitError(f"out of memory: {error}")
+
+    if file in files.faults:
+        return lambda: files.faults[file]
+    begun = outcome(lambda: begin(file))
+    return (lambda: begun) if isinstance(begun, PixzipError) else (lambda: outcome(begun))
 
 
 def _name(file: str) -> str:
@@ -189,15 +290,16 @@ class _Outputs:
         self._taken: dict[Path, str] = {}
 
     def check(self, file: str, target: Path) -> None:
-        """Raise UsageError or OutputError where the result for this file cannot go to this target."""
+        """Raise UsageError or OutputError where a result for this file cannot go to this target."""
         from pixzip.files import check_target
 
         check_target(target, force=self._force)
         if file != _STREAM and target.exists() and target.samefile(file):
             raise UsageError(f"output {target} is the input")
-        other = self._taken.setdefault(target.resolve(), file)
-        if other != file:
-            raise UsageError(f"output {target} is also that of {other}")
+        place = target.resolve()
+        if place in self._taken:
+            raise UsageError(f"output {target} is also that of {self._taken[place]}")
+        self._taken[place] = file
 
 
 def _check_output(files: Sequence[str], output: str | None) -> None:
@@ -208,6 +310,20 @@ def _check_output(files: Sequence[str], output: str | None) -> None:
         raise UsageError("standard input must be the only file")
     if output is not None and not Path(output).is_dir():
         raise UsageError(f"output {output} is not a folder, and there are {len(files)} files")
+
+
+def _cores(threads: int | None) -> int:
+    return threads or os.cpu_count() or 1
+
+
+def _bytes(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """A size with K, M, G or T, powers of 1024, or without."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9})([KMGT]?)(i?B)?", value, re.IGNORECASE)
+    if match is None or not int(match[1]):
+        raise click.BadParameter(f"{value!r} is not a size such as 500M or 2G")
+    return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
 
 
 def _check_device(device: str) -> None:
@@ -226,6 +342,7 @@ class _Settings:
     threads: int | None
     engine: str | None
     max_pixels: int
+    max_memory: int | None = None
     force: bool = False
     tile: int = 1024
     learning: int | None = None
@@ -243,8 +360,43 @@ class _Settings:
             threads=self.threads,
             engine=self.engine,
             max_pixels=self.max_pixels,
+            max_memory=self.max_memory,
             progress=progress,
         )
+
+    def decompress_all(self, data: bytes, progress: Callable[[float], None]) -> list[Picture]:
+        """All pictures in a .pxz file."""
+        from pixzip.api import decompress_batch
+
+        return decompress_batch(
+            data,
+            model=self.model,
+            threads=self.threads,
+            engine=self.engine,
+            max_pixels=self.max_pixels,
+            max_memory=self.max_memory,
+            progress=progress,
+        )
+
+    def need_to_compress(self, sources: Sequence[bytes]) -> Need:
+        """The memory that these image files take as one .pxz file."""
+        from pixzip.api import need_to_compress
+        from pixzip.model_file import find_model
+
+        model = find_model(self.model or "default")
+        return need_to_compress(sources, model, tile=self.tile, max_pixels=self.max_pixels)
+
+    def need_to_decompress(self, data: bytes) -> Need:
+        """The memory that a .pxz file takes."""
+        from pixzip.api import need_to_decompress
+
+        return need_to_decompress(data, model=self.model, max_pixels=self.max_pixels)
+
+    @contextmanager
+    def let_in(self, room: Room, need: Need, check: Callable[[], None]) -> Iterator[_Settings]:
+        """Wait for room; these settings with the threads and the memory of the share."""
+        with room.taken(need, check) as share:
+            yield replace(self, threads=share.threads, max_memory=share.max_memory)
 
     def compress(self, picture: Picture, progress: Callable[[float], None]) -> bytes:
         """The .pxz file of a picture."""
@@ -259,6 +411,26 @@ class _Settings:
             engine=self.engine,
             embed_model=self.embed_model,
             max_pixels=self.max_pixels,
+            max_memory=self.max_memory,
+            progress=progress,
+        )
+
+    def compress_all(
+        self, pictures: Sequence[Picture], names: Sequence[str], progress: Callable[[float], None]
+    ) -> bytes:
+        """The .pxz file of several pictures."""
+        from pixzip.api import compress_batch
+
+        return compress_batch(
+            pictures,
+            names=names,
+            model=self.model or "default",
+            tile=self.tile,
+            threads=self.threads,
+            engine=self.engine,
+            embed_model=self.embed_model,
+            max_pixels=self.max_pixels,
+            max_memory=self.max_memory,
             progress=progress,
         )
 
@@ -301,6 +473,12 @@ _coding = _options(
         help="Refuse larger pictures.",
     ),
 )
+_max_memory = click.option(
+    "--max-memory",
+    callback=_bytes,
+    metavar="SIZE",
+    help="Memory to get along with, such as 500M or 2G; fewer tiles and files at once; refuse what needs more.",
+)
 _model_for_decoding = click.option(
     "--model", help="A model file to try before the one in the .pxz file and the shipped ones."
 )
@@ -326,6 +504,7 @@ def _pixzip(context: click.Context) -> None:
 @click.option("-o", "--output", help="File or existing folder; - for standard output. Default: FILE with suffix .pxz.")
 @click.option("--model", default="default", show_default=True, help="Name of a shipped model, or a model file.")
 @_coding
+@_max_memory
 @click.option("--tile", type=click.IntRange(1, 65535), default=1024, show_default=True, help="Side of a tile, pixels.")
 @click.option(
     "--learning",
@@ -336,58 +515,190 @@ def _pixzip(context: click.Context) -> None:
 @click.option("--allow-jpeg", is_flag=True, help="Take a JPEG's pixels as they decode; the JPEG is usually smaller.")
 @click.option("--verify/--no-verify", default=True, help="Decode the written file and compare it with the input.")
 @click.option("--keep/--delete", default=True, help="Keep the input, or delete it once the output is verified.")
+@click.option("--pack", is_flag=True, help="All pictures, equal in size and mode, into the one file OUTPUT.")
 @_force
 @_quiet
 @click.pass_obj
 def compress(
-    stop: _Stop, /, files: tuple[str, ...], output: str | None, device: str, keep: bool, quiet: bool, **options: Any
+    stop: _Stop,
+    /,
+    files: tuple[str, ...],
+    output: str | None,
+    device: str,
+    keep: bool,
+    pack: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
-    """Compress image files: FILE.png → FILE.pxz.
+    """Compress image files: FILE.png → FILE.pxz; of a folder, the image files in it, by their suffixes.
 
     PNG, PNM, WebP, TIFF, BMP, GIF and TGA are read; what cannot be kept without loss is refused. Nothing is overwritten
     without --force, and a failure leaves no output.
     """
     _check_device(device)
-    _check_output(files, output)
     settings = _Settings(**options)
+    found = _found(files, (*_READABLE, *(_LOSSY if settings.allow_jpeg else ())), quiet=quiet)
     if not keep and (not settings.verify or output == _STREAM or _STREAM in files):
         raise UsageError("--delete needs --verify, an input file and an output file")
-    outputs = _Outputs(force=settings.force)
+    if pack:
+        _pack(found, output, settings, stop, keep=keep, quiet=quiet)
+        return
+    _check_output(found.names, output)
+    outputs, room = _Outputs(force=settings.force), _room(settings, found)
 
-    def work(file: str) -> None:
-        target = _target(file, output, ".pxz")
+    def begin(file: str) -> _Work:
+        target = _target(file, output, _PACKED)
         if target is not None:
             outputs.check(file, target)
-        with _meter(_name(file), stop, quiet=quiet) as meter:
-            source_bytes, coded_bytes = _compress(file, target, settings, meter)
-        if not keep:
-            _delete(Path(file))
-        if not quiet:
-            to = "standard output" if target is None else target
-            ratio = f"{100 * coded_bytes / source_bytes:.1f} %"
-            click.echo(f"{_name(file)} -> {to}: {source_bytes} -> {coded_bytes} bytes, {ratio}", err=True)
+        part = parts()
 
-    _each(files, work)
+        def work() -> str | None:
+            source_bytes, coded_bytes = _compress(file, target, settings, room, meter, part)
+            if not keep:
+                _delete(Path(file))
+            return None if quiet else _summary(_name(file), target, source_bytes, coded_bytes)
+
+        return work
+
+    with _meter(_label(found), stop, quiet=quiet) as meter:
+        parts = _parts(len(found.names))
+        _each(found, begin, room.side_by_side, meter)
 
 
-def _compress(file: str, target: Path | None, settings: _Settings, meter: _Meter) -> tuple[int, int]:
+def _room(settings: _Settings, files: _Files) -> Room:
+    from pixzip.batch import Room
+
+    return Room(_cores(settings.threads), len(files.names), settings.max_memory)
+
+
+def _label(files: _Files) -> str:
+    return _name(files.names[0]) if len(files.names) == 1 else f"{len(files.names)} files"
+
+
+#: Where a piece of work begins and ends in the whole.
+_Part = tuple[float, float]
+
+
+def _parts(count: int) -> Callable[[], _Part]:
+    """Gives the parts of so many files, one after another."""
+    numbers = iter(range(count))
+
+    def following() -> _Part:
+        i = next(numbers)
+        return i / count, (i + 1) / count
+
+    return following
+
+
+def _summary(name: str, target: Path | None, source_bytes: int, coded_bytes: int) -> str:
+    to = "standard output" if target is None else target
+    return f"{name} -> {to}: {source_bytes} -> {coded_bytes} bytes, {100 * coded_bytes / source_bytes:.1f} %"
+
+
+def _compress(
+    file: str, target: Path | None, settings: _Settings, room: Room, meter: _Meter, part: _Part
+) -> tuple[int, int]:
     """One file, to its target or standard output: (bytes of the image file, bytes of the .pxz file)."""
-    from pixzip.files import read_file, staged, write_stdout
     from pixzip.image import read_image
 
     source = _read(file)
-    picture = read_image(source, max_pixels=settings.max_pixels, allow_jpeg=settings.allow_jpeg)
-    half = 0.5 if settings.verify else 1.0
-    coded = settings.compress(picture, meter.part(0, half))
-    if target is None:
-        if settings.verify:
-            _check_same(picture, settings.decompress(coded, meter.part(half, 1)))
-        write_stdout(coded, force=settings.force)
-        return len(source), len(coded)
-    with staged(target, coded, force=settings.force) as written:
-        if settings.verify:
-            _check_same(picture, settings.decompress(read_file(written), meter.part(half, 1)))
+    with settings.let_in(room, settings.need_to_compress([source]), meter.check) as share:
+        picture = read_image(source, max_pixels=settings.max_pixels, allow_jpeg=settings.allow_jpeg)
+        half = (part[0] + part[1]) / 2 if settings.verify else part[1]
+        coded = share.compress(picture, meter.part(part[0], half))
+        _write_coded(coded, target, share, lambda data: [share.decompress(data, meter.part(half, part[1]))], [picture])
     return len(source), len(coded)
+
+
+def _write_coded(
+    coded: bytes,
+    target: Path | None,
+    settings: _Settings,
+    decompress: Callable[[bytes], list[Picture]],
+    pictures: Sequence[Picture],
+) -> None:
+    """A .pxz file to its target or standard output, after reading it back and comparing."""
+    from pixzip.files import read_file, staged, write_stdout
+
+    def check(data: bytes) -> None:
+        if settings.verify:
+            for picture, decoded in zip(pictures, decompress(data), strict=True):
+                _check_same(picture, decoded)
+
+    if target is None:
+        check(coded)
+        write_stdout(coded, force=settings.force)
+        return
+    with staged(target, coded, force=settings.force) as written:
+        check(read_file(written) if settings.verify else coded)
+
+
+def _pack(files: _Files, output: str | None, settings: _Settings, stop: _Stop, *, keep: bool, quiet: bool) -> None:
+    """All pictures into one file, which either gets them all or is not written."""
+    if output is None or (output != _STREAM and Path(output).is_dir()):
+        raise UsageError("--pack needs -o and the name of the one file to write")
+    for folder, fault in files.faults.items():
+        raise UsageError(f"{_name(folder)}: {fault}")
+    target = None if output == _STREAM else Path(output)
+    if target is not None:
+        outputs = _Outputs(force=settings.force)
+        outputs.check(_STREAM, target)
+        for file in files.names:
+            if file != _STREAM and target.exists() and Path(file).exists() and target.samefile(file):
+                raise UsageError(f"output {target} is the input {_name(file)}")
+    names = _distinct(files.names)
+    pictures, source_bytes = _read_alike(files.names, settings)
+    with _meter(_label(files), stop, quiet=quiet) as meter:
+        half = 0.5 if settings.verify else 1.0
+        coded = settings.compress_all(pictures, names, meter.part(0, half))
+        _write_coded(coded, target, settings, lambda data: settings.decompress_all(data, meter.part(half, 1)), pictures)
+    if not keep:
+        for file in files.names:
+            _delete(Path(file))
+    if not quiet:
+        click.echo(_summary(f"{len(pictures)} pictures", target, source_bytes, len(coded)), err=True)
+
+
+def _distinct(files: Sequence[str]) -> list[str]:
+    """The files' names without folders. Raises UsageError where two would come out under one name."""
+    taken: dict[str, str] = {}
+    for file in files:
+        stem = Path(file).stem
+        if stem in taken:
+            raise UsageError(f"{_name(file)}: has the name of {_name(taken[stem])}, but for folder and suffix")
+        taken[stem] = file
+    return ["stdin" if file == _STREAM else Path(file).name for file in files]
+
+
+def _read_alike(files: Sequence[str], settings: _Settings) -> tuple[list[Picture], int]:
+    """The pictures in these files, all like the first, and the bytes of the files. Raises naming the first that is not.
+
+    What all of them take follows from the first, before the others are read.
+    """
+    from pixzip.image import read_image
+
+    pictures: list[Picture] = []
+    source_bytes = 0
+    for file in files:
+        try:
+            source = _read(file)
+            if not pictures and settings.max_memory is not None:
+                settings.need_to_compress([source] * len(files)).tiles_within(settings.max_memory)
+            picture = read_image(source, max_pixels=settings.max_pixels, allow_jpeg=settings.allow_jpeg)
+            first = pictures[0] if pictures else picture
+            pixels = len(files) * first.width * first.height
+            if pixels > settings.max_pixels:
+                raise LimitError(f"{len(files)} pictures like this have {pixels} pixels, over {settings.max_pixels}")
+            for part in ("width", "height", "mode", "depth", "palette", "transparency", "metadata"):
+                own, other = getattr(picture, part), getattr(first, part)
+                if own != other:
+                    values = f": {own}, not {other}" if isinstance(own, (int, str)) else ""
+                    raise UsageError(f"differs from {_name(files[0])} in {part}{values}")
+        except PixzipError as error:
+            raise type(error)(f"{_name(file)}: {error}") from None
+        pictures.append(picture)
+        source_bytes += len(source)
+    return pictures, source_bytes
 
 
 def _check_same(picture: Picture, decoded: Picture) -> None:
@@ -413,31 +724,61 @@ def _delete(source: Path) -> None:
 @click.option("-o", "--output", help="File or existing folder; - for standard output. Default: FILE with suffix .png.")
 @_model_for_decoding
 @_coding
+@_max_memory
 @_force
 @_quiet
 @click.pass_obj
 def decompress(
     stop: _Stop, /, files: tuple[str, ...], output: str | None, device: str, quiet: bool, **options: Any
 ) -> None:
-    """Decompress .pxz files: FILE.pxz → FILE.png.
+    """Decompress .pxz files: FILE.pxz → FILE.png; of a folder, all .pxz files in it.
 
     The output's suffix names its format: .png, .webp, .tif, .bmp, .ppm. PNG holds every picture with all its metadata;
-    the others are refused where they cannot hold the pixels. Lossy formats are refused.
+    the others are refused where they cannot hold the pixels. Lossy formats are refused. The pictures of a file that
+    holds several get the names they had, or with -o NAME.png NAME-0001.png and so on.
     """
     _check_device(device)
-    _check_output(files, output)
+    found = _found(files, (_PACKED,))
+    _check_output(found.names, output)
     settings = _Settings(**options)
-    outputs = _Outputs(force=settings.force)
+    outputs, room = _Outputs(force=settings.force), _room(settings, found)
 
-    def work(file: str) -> None:
-        target = _target(file, output, ".png")
-        image_format = "PNG" if target is None else _format(target)
-        if target is not None:
+    def begin(file: str) -> _Work:
+        data, part = _read(file), parts()
+        need = settings.need_to_decompress(data)
+        targets = _targets(file, data, output)
+        image_format = "PNG" if targets is None else _format(targets[0])
+        for target in targets or ():
             outputs.check(file, target)
-        with _meter(_name(file), stop, quiet=quiet) as meter:
-            _decompress(file, target, image_format, settings, meter)
 
-    _each(files, work)
+        def work() -> None:
+            with settings.let_in(room, need, meter.check) as share:
+                _decompress(data, targets, image_format, share, meter.part(*part))
+
+        return work
+
+    with _meter(_label(found), stop, quiet=quiet) as meter:
+        parts = _parts(len(found.names))
+        _each(found, begin, room.side_by_side, meter)
+
+
+def _targets(file: str, data: bytes, output: str | None) -> list[Path] | None:
+    """Where the pictures in a file go; None: to standard output."""
+    from pixzip.api import picture_names
+    from pixzip.container import read_header
+
+    count = read_header(data).pictures
+    target = _target(file, output, ".png")
+    if count == 1:
+        return None if target is None else [target]
+    if target is None:
+        raise UsageError(f"the file holds {count} pictures: standard output takes one, -o a folder or NAME.png")
+    named = output is None or Path(output).is_dir()
+    names = picture_names(data) if named else ()
+    if names:
+        return [target.with_name(name).with_suffix(target.suffix) for name in names]
+    digits = max(4, len(str(count)))
+    return [target.with_name(f"{target.stem}-{i:0{digits}}{target.suffix}") for i in range(1, count + 1)]
 
 
 def _format(target: Path) -> str:
@@ -450,18 +791,23 @@ def _format(target: Path) -> str:
     return _FORMATS[suffix]
 
 
-def _decompress(file: str, target: Path | None, image_format: str, settings: _Settings, meter: _Meter) -> None:
-    """One file, to its target or standard output."""
+def _decompress(
+    data: bytes,
+    targets: Sequence[Path] | None,
+    image_format: str,
+    settings: _Settings,
+    progress: Callable[[float], None],
+) -> None:
+    """The pictures of one file, to their targets, all or none, or the only one to standard output."""
     from pixzip.files import staged, write_stdout
     from pixzip.image import write_image
 
-    picture = settings.decompress(_read(file), meter.part(0, 1))
-    image = write_image(picture, image_format)
-    if target is None:
-        write_stdout(image, force=settings.force)
-    else:
-        with staged(target, image, force=settings.force):
-            pass
+    if targets is None:
+        write_stdout(write_image(settings.decompress(data, progress), image_format), force=settings.force)
+        return
+    with ExitStack() as written:
+        for target, picture in zip(targets, settings.decompress_all(data, progress), strict=True):
+            written.enter_context(staged(target, write_image(picture, image_format), force=settings.force))
 
 
 # ------------------------------------------------------------------------ info, verify, models
@@ -472,13 +818,13 @@ def _decompress(file: str, target: Path | None, image_format: str, settings: _Se
 def info(files: tuple[str, ...]) -> None:
     """Say what .pxz files hold; nothing is decoded."""
 
-    def work(file: str) -> None:
+    def begin(file: str) -> _Work:
         from pixzip.api import inspect
 
         found = inspect(_read(file))
-        click.echo("\n".join([_name(file), *(f"  {key:<12}{value}" for key, value in _described(found))]))
+        return lambda: "\n".join([_name(file), *(f"  {key:<12}{value}" for key, value in _described(found))])
 
-    _each(files, work)
+    _each(_found(files, (_PACKED,)), begin, 1, err=False)
 
 
 def _described(found: Info) -> Iterator[tuple[str, str]]:
@@ -512,40 +858,31 @@ def _described(found: Info) -> Iterator[tuple[str, str]]:
 @_files
 @_model_for_decoding
 @_coding
+@_max_memory
 @_quiet
 @click.pass_obj
-def verify(
-    stop: _Stop,
-    /,
-    files: tuple[str, ...],
-    device: str,
-    quiet: bool,
-    model: str | None,
-    threads: int | None,
-    engine: str | None,
-    max_pixels: int,
-) -> None:
-    """Decode .pxz files and compare the pixels with the checksum in each."""
+def verify(stop: _Stop, /, files: tuple[str, ...], device: str, quiet: bool, **options: Any) -> None:
+    """Decode .pxz files and compare the pixels with the checksum in each; of a folder, of all .pxz files in it."""
     _check_device(device)
-    if len(files) > 1 and _STREAM in files:
-        raise UsageError("standard input must be the only file")
+    found = _found(files, (_PACKED,))
+    _check_output(found.names, None)
+    settings = _Settings(**options)
+    room = _room(settings, found)
 
-    def work(file: str) -> None:
-        import pixzip.api as api
+    def begin(file: str) -> _Work:
+        data, part = _read(file), parts()
+        need = settings.need_to_decompress(data)
 
-        with _meter(_name(file), stop, quiet=quiet) as meter:
-            api.verify(
-                _read(file),
-                model=model,
-                threads=threads,
-                engine=engine,
-                max_pixels=max_pixels,
-                progress=meter.part(0, 1),
-            )
-        if not quiet:
-            click.echo(f"{_name(file)}: pixels are as they were encoded")
+        def work() -> str | None:
+            with settings.let_in(room, need, meter.check) as share:
+                share.decompress_all(data, meter.part(*part))
+            return None if quiet else f"{_name(file)}: pixels are as they were encoded"
 
-    _each(files, work)
+        return work
+
+    with _meter(_label(found), stop, quiet=quiet) as meter:
+        parts = _parts(len(found.names))
+        _each(found, begin, room.side_by_side, meter, err=False)
 
 
 @_pixzip.command(epilog=_EXIT_CODES)
@@ -657,7 +994,7 @@ def sample(
             pictures = drawing.sample(model, count, wanted, **settings.how(meter.part(0, 1)))
         settings.write(drawing.grid(pictures, columns), target, image_format)
 
-    _each([model], work)
+    _once(model, work)
 
 
 def _layout(count: int | None, rows: int | None, columns: int | None) -> tuple[int, int]:
@@ -719,7 +1056,7 @@ def complete(
         shown = [to_array(known), *pictures] if original else list(pictures)
         settings.write(drawing.grid(shown, len(shown)), target, image_format)
 
-    _each([picture], work)
+    _once(picture, work)
 
 
 # ------------------------------------------------------------------------ train, evaluate
@@ -850,6 +1187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PixzipError as error:
         _complain("", str(error))
         return error.exit_code
+    except MemoryError as error:
+        _complain("", f"out of memory: {error}")
+        return LimitError.exit_code
     except _Interrupted as error:
         _complain("", "interrupted")
         return error.exit_code

@@ -67,19 +67,22 @@ class _Share:
         return update
 
 
-def _run(model: Model, work: Callable[[int, int], object], count: int, threads: int | None) -> list[object]:
+def _run(
+    model: Model, work: Callable[[int, int], object], count: int, threads: int | None, at_once: int | None
+) -> list[object]:
     """Run work(0, n), ..., work(count - 1, n), where n is the number of threads that each may use.
 
-    Many tiles run side by side, which needs no waiting; few tiles one after another, each on all threads, where the
-    network has a use for them.
+    Many tiles run side by side, which needs no waiting, but no more than at_once; few tiles one after another, each on
+    all threads, where the network has a use for them.
     """
     threads = threads or os.cpu_count() or 1
     shared = shares_a_block(model.network) and count < 4 * threads
+    side_by_side = 1 if shared else min(threads, count, at_once or count)
     with products_alone(model.network):
-        if threads == 1 or count == 1 or shared:
+        if side_by_side == 1:
             return [work(i, threads) for i in range(count)]
-        with ThreadPoolExecutor(min(threads, count)) as pool:
-            return list(pool.map(lambda i: work(i, 1), range(count)))
+        with ThreadPoolExecutor(side_by_side) as pool:
+            return list(pool.map(lambda i: work(i, threads // side_by_side), range(count)))
 
 
 def encode(
@@ -91,14 +94,15 @@ def encode(
     lanes: int | None = None,
     learning: int | None = None,
     threads: int | None = None,
+    at_once: int | None = None,
     engine: str | None = None,
     progress: Progress | None = None,
 ) -> Encoded:
     """Code pixels (n, 3, h, w), or (n, 1, h, w) for gray, uint8; of depth 1, two values, where depth is 1.
 
     learning is the rate at which the heads learn as they code, 0 for not at all, None for the default of networks that
-    can. The payloads depend on the model, the pixels, tile, lanes and learning only. Raises UsageError for impossible
-    arguments and for pictures of a kind that the model does not code.
+    can. The payloads depend on the model, the pixels, tile, lanes and learning only. at_once: most tiles in work at a
+    time. Raises UsageError for impossible arguments and for pictures of a kind that the model does not code.
     """
     n, channels, height, width = pixels.shape
     if channels not in (1, 3) or pixels.dtype != np.uint8 or 0 in pixels.shape:
@@ -121,7 +125,7 @@ def encode(
         cut = pixels[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w]
         return _encode_tile(model, cut, lanes, learning, engine, threads, share.of(index))
 
-    made = [m for m in _run(model, work, len(tiles), threads) if isinstance(m, tuple)]
+    made = [m for m in _run(model, work, len(tiles), threads, at_once) if isinstance(m, tuple)]
     return Encoded(tuple(m[0] for m in made), tile, lanes, learning, sum(m[1] for m in made))
 
 
@@ -149,16 +153,33 @@ def _encode_tile(
     """Payload and row bits of one tile or block."""
     n, colours, height, width = cut.shape
     planes = np.ascontiguousarray(np.broadcast_to(cut, (n, model.network.planes, height, width)))
+    left, frequency = _intervals(model, planes, colours, learning, engine, threads, progress)
+    row_bits = 24.0 * frequency.size - float(np.log2(frequency, dtype=np.float64).sum())
+    return _lanes(left, frequency, n, lanes, model), row_bits
+
+
+def _intervals(
+    model: Model,
+    planes: NDArray[np.uint8],
+    colours: int,
+    learning: int,
+    engine: str,
+    threads: int,
+    progress: Progress | None,
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """runtime's intervals of a block, of many small pictures some at a time: two arrays (h, colours, w * n)."""
+    n, _, height, width = planes.shape
+    group = n if learning else max(1, _ENCODE_ROWS // width)  # a block learns as one
+    if n <= group:
+        return intervals(model.network, engine, planes, colours, progress, threads, learning)
     left = np.empty((height, colours, width, n), dtype=np.uint32)
     frequency = np.empty_like(left)
-    group = n if learning else max(1, _ENCODE_ROWS // width)  # a block learns as one
     for i in range(0, n, group):
         some = planes[i : i + group]
-        part = intervals(model.network, engine, some, colours, progress if n <= group else None, threads, learning)
+        part = intervals(model.network, engine, some, colours, None, threads, learning)
         shape = (height, colours, width, len(some))
         left[..., i : i + group], frequency[..., i : i + group] = part[0].reshape(shape), part[1].reshape(shape)
-    row_bits = 24.0 * frequency.size - float(np.log2(frequency, dtype=np.float64).sum())
-    return _lanes(left.reshape(height, colours, -1), frequency.reshape(height, colours, -1), n, lanes, model), row_bits
+    return left.reshape(height, colours, -1), frequency.reshape(height, colours, -1)
 
 
 def _lanes(left: NDArray[np.uint32], frequency: NDArray[np.uint32], n: int, lanes: int, model: Model) -> bytes:
@@ -184,10 +205,11 @@ def decode(
     lanes: int,
     learning: int,
     threads: int | None = None,
+    at_once: int | None = None,
     engine: str | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.uint8]:
-    """Pixels (n, c, h, w) uint8 of payloads made by encode; shape is theirs, c is 1 or 3.
+    """Pixels (n, c, h, w) uint8 of payloads made by encode; shape is theirs, c is 1 or 3; at_once as there.
 
     Raises FormatError when the payloads are not what an encoder writes.
     """
@@ -211,5 +233,5 @@ def decode(
         planes = decode_block(model.network, engine, streams, size, channels, share.of(index), threads, learning)
         out[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] = planes[:, :channels]
 
-    _run(model, work, len(cuts), threads)
+    _run(model, work, len(cuts), threads, at_once)
     return out

@@ -22,6 +22,14 @@ def read_file(path: Path) -> bytes:
         raise UsageError(f"cannot be read: {error.strerror}") from None
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The files in a folder by name, not those of its subfolders, nor hidden ones. Raises UsageError."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}") from None
+
+
 def read_stdin() -> bytes:
     """All bytes of standard input."""
     return sys.stdin.buffer.read()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -19,8 +21,20 @@ from PIL import Image
 from pixzip import metadata as meta
 from pixzip.errors import ImageError, LimitError
 from pixzip.foreign import format_of, open_foreign
-from pixzip.png import GRAY, GRAY_ALPHA, PALETTE, RGB, RGB_ALPHA, SIGNATURE, Png, read_png, write_png
-from pixzip.pnm import is_pnm, read_pnm, write_pnm
+from pixzip.png import (
+    GRAY,
+    GRAY_ALPHA,
+    PALETTE,
+    RGB,
+    RGB_ALPHA,
+    SIGNATURE,
+    Png,
+    check_size,
+    read_header,
+    read_png,
+    write_png,
+)
+from pixzip.pnm import is_pnm, pnm_shape, read_pnm, write_pnm
 from pixzip.tiff import write_tiff
 
 #: Mode → (channels, PNG colour type, depths).
@@ -110,16 +124,42 @@ def read_image(data: bytes, *, max_pixels: int = 64_000_000, allow_jpeg: bool = 
     kind = format_of(data)
     if kind == "JPEG" and not allow_jpeg:
         raise ImageError("JPEG is lossy already: kept without loss it would only grow (allowed on request)")
-    try:
+    with _pillow_errors(kind):
         image, depth = open_foreign(data, kind, max_pixels=max_pixels)
         entries = _pillow_metadata(image, kind)  # before load, which takes tags out of a TIFF
         image.load()
         picture = _from_pillow(image, depth, entries)
+    return _fit_depth(picture) if kind == "GIF" else picture
+
+
+def claimed_shape(data: bytes, *, max_pixels: int = 64_000_000) -> tuple[int, int, int, int]:
+    """(planes, height, width, depth) by an image file's header; nothing is decoded.
+
+    Raises ImageError for what is no image, or damaged where a header shows it; LimitError beyond max_pixels.
+    """
+    if data.startswith(SIGNATURE):
+        header = read_header(data)
+        shape = header.channels, header.height, header.width, header.depth
+    elif is_pnm(data):
+        shape = pnm_shape(data)
+    else:
+        kind = format_of(data)
+        with _pillow_errors(kind):
+            image, depth = open_foreign(data, kind, max_pixels=max_pixels)
+            shape = len(image.getbands()), image.height, image.width, depth
+    check_size(shape[2], shape[1], max_pixels)
+    return shape
+
+
+@contextmanager
+def _pillow_errors(kind: str) -> Iterator[None]:
+    """Whatever Pillow raises on a file of this format as an error of ours."""
+    try:
+        yield
     except Image.DecompressionBombError as error:
         raise LimitError(f"{kind} file beyond a limit: {_one_line(error)}") from None
     except _PILLOW_ERRORS as error:
         raise ImageError(f"{kind} file is damaged or of an unknown kind: {_one_line(error)}") from None
-    return _fit_depth(picture) if kind == "GIF" else picture
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -302,15 +302,29 @@ def models_folder() -> Path:
 
 def shipped_models() -> list[ModelInfo]:
     """All models that came with pixzip, by name."""
-    found = []
-    for path in sorted(models_folder().glob("*.safetensors")):
-        data = path.read_bytes()
-        found.append(ModelInfo(path.stem, hashlib.sha256(data).digest(), len(data), path))
-    return found
+    return [_shipped(path, _stamp(path)) for path in sorted(models_folder().glob("*.safetensors"))]
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file does: a file with the same stamp is not read again."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+@lru_cache(maxsize=64)
+def _shipped(path: Path, stamp: tuple[int, ...]) -> ModelInfo:
+    data = path.read_bytes()
+    return ModelInfo(path.stem, hashlib.sha256(data).digest(), len(data), path)
+
+
+@lru_cache(maxsize=4)
+def _read_once(path: Path, name: str, stamp: tuple[int, ...]) -> Model:
+    """A model file, read and checked once a process: many small pictures pay for it once."""
+    return load_model(path.read_bytes(), name)
 
 
 def find_model(wanted: str | bytes | Path) -> Model:
-    """A model by shipped name, by path, or by (the first bytes of) its digest.
+    """A model by shipped name, by path, or by (the first bytes of) its digest; the same object until its file changes.
 
     Raises ModelNotFoundError, naming what was wanted and where it was looked for.
     """
@@ -318,17 +332,17 @@ def find_model(wanted: str | bytes | Path) -> Model:
     if isinstance(wanted, bytes):
         for info in shipped:
             if info.digest.startswith(wanted):
-                return load_model(info.path.read_bytes(), info.name)
+                return _read_once(info.path, info.name, _stamp(info.path))
         raise ModelNotFoundError(
             f"no model with digest {wanted.hex()} in {models_folder()}; give the model file with --model"
         )
     for info in shipped:
         if info.name == str(wanted):
-            return load_model(info.path.read_bytes(), info.name)
+            return _read_once(info.path, info.name, _stamp(info.path))
     path = Path(wanted)
     if not path.is_file():
         names = ", ".join(info.name for info in shipped) or "none"
         raise ModelNotFoundError(f"no model named {wanted} (shipped: {names}) and no such file")
     if path.stat().st_size > MAX_BYTES:
         raise ModelError(f"model {path}: file of {path.stat().st_size} bytes, allowed {MAX_BYTES}")
-    return load_model(path.read_bytes(), path.stem)
+    return _read_once(path, path.stem, _stamp(path))

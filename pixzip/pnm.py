@@ -30,11 +30,8 @@ def is_pnm(data: bytes) -> bool:
     return data[:2] in _KINDS and (data[2:3].isspace() or data[2:3] == b"#")
 
 
-def read_pnm(data: bytes, *, max_pixels: int) -> tuple[NDArray[Any], int]:
-    """(samples (c, h, w), depth) of the one picture in a PNM.
-
-    Raises ImageError for damage, several pictures, and a maxval that is not 2**depth - 1; LimitError beyond max_pixels.
-    """
+def _read_size(data: bytes) -> tuple[tuple[int, int, int], int]:
+    """(width, height, maxval) of a PNM and where its header ends."""
     kind, at = data[:2], 2
     numbers = []
     for name in ("width", "height") if kind in _BITMAPS else ("width", "height", "maxval"):
@@ -46,6 +43,22 @@ def read_pnm(data: bytes, *, max_pixels: int) -> tuple[NDArray[Any], int]:
     width, height, maxval = (*numbers, 1)[:3]
     if maxval not in _DEPTHS:
         raise ImageError(f"PNM with maxval {maxval} cannot be kept: only {', '.join(map(str, _DEPTHS))}")
+    return (width, height, maxval), at
+
+
+def pnm_shape(data: bytes) -> tuple[int, int, int, int]:
+    """(channels, height, width, depth) that a PNM's header claims. Raises ImageError."""
+    (width, height, maxval), _ = _read_size(data)
+    return _KINDS[data[:2]][0], height, width, _DEPTHS[maxval]
+
+
+def read_pnm(data: bytes, *, max_pixels: int) -> tuple[NDArray[Any], int]:
+    """(samples (c, h, w), depth) of the one picture in a PNM.
+
+    Raises ImageError for damage, several pictures, and a maxval that is not 2**depth - 1; LimitError beyond max_pixels.
+    """
+    kind = data[:2]
+    (width, height, maxval), at = _read_size(data)
     check_size(width, height, max_pixels)
     channels, plain = _KINDS[kind]
     read = _plain if plain else _raw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import os
@@ -24,7 +25,7 @@ from PIL import Image
 import pixzip
 import pixzip.api
 from pixzip import cli
-from pixzip.container import HEADER_BYTES
+from pixzip.container import HEADER_BYTES, read_container, write_container
 
 CLI = [sys.executable, "-m", "pixzip"]
 
@@ -232,6 +233,292 @@ def test_same_output_twice_is_refused_even_with_force(run: Callable[..., Result]
     assert pixzip.inspect(photo.with_suffix(".pxz").read_bytes()).width == 32
 
 
+# ------------------------------------------------------------------------ many files
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """A folder of seven small pictures, of two sizes and two formats, and what else is found in folders."""
+    folder = tmp_path / "album"
+    (folder / "inner").mkdir(parents=True)
+    for i in range(6):
+        (folder / f"{i}.png").write_bytes(png_bytes(model_picture(9 + i % 2, 12, seed=i)))
+    Image.fromarray(model_picture(9, 12, seed=6)).save(folder / "6.bmp")
+    (folder / "inner" / "deep.png").write_bytes(png_bytes(model_picture(9, 12)))
+    (folder / ".hidden.png").write_bytes(b"nothing")
+    return folder
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_folder_gives_the_files_that_its_pictures_give_one_by_one(
+    run: Callable[..., Result], album: Path, model: Path, threads: int
+) -> None:
+    done = run("compress", album, "--model", model, "--threads", threads)
+    assert (done.code, done.out) == (0, b"")
+    order = [line.split(" -> ")[0] for line in done.err.splitlines()]
+    assert order == [str(album / name) for name in ("0.png", "1.png", "2.png", "3.png", "4.png", "5.png", "6.bmp")]
+    for i in range(6):
+        assert (album / f"{i}.pxz").read_bytes() == pixzip.compress((album / f"{i}.png").read_bytes(), model=model)
+    assert not list((album / "inner").glob("*.pxz"))
+    back = album / "back"
+    back.mkdir()
+    assert run("decompress", album, "-o", back, "--model", model, "--threads", threads) == Result(0, b"", "")
+    for i in range(7):
+        assert np.array_equal(pixels_in(back / f"{i}.png"), model_picture(9 + i % 2 * (i < 6), 12, seed=i))
+
+
+def test_bad_files_are_listed_at_the_end_in_order_while_the_rest_is_done(
+    run: Callable[..., Result], album: Path, model: Path
+) -> None:
+    (album / "1.png").write_bytes(b"nothing")
+    (album / "4.png").write_bytes(blank_png(0, 5))
+    (album / "5.pxz").write_bytes(b"old")
+    done = run("compress", album, "--model", model, "--threads", "3")
+    lines = done.err.splitlines()
+    assert done.code == 3
+    assert [" -> " in line for line in lines] == [True] * 4 + [False] * 3
+    assert [line.split(": ")[1] for line in lines[4:]] == [str(album / name) for name in ("1.png", "4.png", "5.png")]
+    assert sorted(path.stem for path in album.glob("*.pxz")) == ["0", "2", "3", "5", "6"]
+    assert (album / "5.pxz").read_bytes() == b"old"
+    (album / "2.pxz").write_bytes((album / "2.pxz").read_bytes()[:-1])
+    for path in album.glob("*.png"):
+        path.unlink()
+    done = run("decompress", album, "--model", model, "--threads", "3")
+    assert done.code == 4
+    assert [line.split(": ")[1] for line in done.err.splitlines()] == [str(album / f"{i}.pxz") for i in (2, 5)]
+    assert sorted(path.stem for path in album.glob("*.png")) == ["0", "3", "6"]
+
+
+def test_file_in_a_folder_that_is_no_image_has_a_line_and_fails_nothing(
+    run: Callable[..., Result], album: Path, model: Path
+) -> None:
+    (album / "notes.txt").write_bytes(b"Dear Sir or Madam")
+    done = run("compress", album, "--model", model)
+    assert done.code == 0
+    assert [line for line in done.err.splitlines() if " -> " not in line] == [
+        f"pixzip: {album / 'notes.txt'}: passed over: its suffix is not that of an image"
+    ]
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress", "verify", "info"])
+def test_folder_without_files_to_work_on_is_refused(
+    run: Callable[..., Result], tmp_path: Path, model: Path, command: str
+) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    how = () if command == "info" else ("--model", model)
+    assert_fails(run(command, folder, *how), 2, str(folder), "no files", "in this folder")
+    assert not list(folder.iterdir())
+
+
+def test_empty_folder_does_not_stop_the_others(run: Callable[..., Result], photo: Path, model: Path) -> None:
+    folder = photo.with_name("empty")
+    folder.mkdir()
+    assert_fails(run("compress", folder, photo, "--model", model, "-q"), 2, str(folder))
+    assert photo.with_suffix(".pxz").exists()
+
+
+def test_file_given_twice_is_done_once(run: Callable[..., Result], photo: Path, model: Path) -> None:
+    done = run("compress", photo, photo, "--model", model, "--force", "--delete", "-q")
+    assert_fails(done, 2, "is also that of")
+    assert sorted(contents(photo.parent)) == ["photo.pxz"]
+
+
+def test_verify_goes_through_a_folder(run: Callable[..., Result], album: Path, model: Path) -> None:
+    run("compress", album, "--model", model, "-q")
+    shown = run("verify", album, "--model", model, "--threads", "3")
+    assert shown.out.decode().splitlines() == [
+        f"{album / f'{i}.pxz'}: pixels are as they were encoded" for i in range(7)
+    ]
+
+
+def test_model_is_read_once_for_many_files(
+    run: Callable[..., Result], album: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+    load = pixzip.model_file.load_model
+    monkeypatch.setattr("pixzip.model_file.load_model", lambda *how: loads.append(how) or load(*how))
+    path = album.with_name("m.safetensors")
+    path.write_bytes(model.read_bytes())
+    assert run("compress", album, "--model", path, "-q").code == 0
+    assert len(loads) == 1
+
+
+# ------------------------------------------------------------------------ several pictures in a file
+
+
+@pytest.fixture
+def alike(tmp_path: Path) -> list[Path]:
+    """Five pictures that differ in their pixels only."""
+    paths = [tmp_path / f"frame {i}.png" for i in range(5)]
+    for i, path in enumerate(paths):
+        path.write_bytes(png_bytes(model_picture(9, 12, seed=i)))
+    return paths
+
+
+def test_pack_and_back_under_the_same_names(run: Callable[..., Result], alike: list[Path], model: Path) -> None:
+    before = {path.name: pixels_in(path) for path in alike}
+    packed = alike[0].with_name("all.pxz")
+    done = run("compress", *alike, "--pack", "-o", packed, "--model", model, "--delete")
+    assert (done.code, done.err.count("\n")) == (0, 1)
+    assert sorted(contents(packed.parent)) == ["all.pxz"]
+    assert pixzip.inspect(packed.read_bytes()).pictures == 5
+    assert run("decompress", packed, "--model", model) == Result(0, b"", "")
+    assert sorted(contents(packed.parent)) == ["all.pxz", *sorted(before)]
+    assert all(np.array_equal(pixels_in(packed.with_name(name)), pixels) for name, pixels in before.items())
+
+
+def test_pictures_of_a_file_are_numbered_on_request_and_where_they_have_no_names(
+    run: Callable[..., Result], tmp_path: Path, model: Path, alike: list[Path]
+) -> None:
+    packed, folder = tmp_path / "all.pxz", tmp_path / "out"
+    folder.mkdir()
+    assert run("compress", tmp_path, "--pack", "-o", packed, "--model", model, "-q").code == 0
+    assert run("decompress", packed, "-o", folder / "x.webp", "--model", model).code == 0
+    assert sorted(contents(folder)) == [f"x-000{i}.webp" for i in range(1, 6)]
+    assert np.array_equal(pixels_in(folder / "x-0003.webp"), pixels_in(alike[2]))
+    packed.write_bytes(pixzip.compress_batch([model_picture(8, 8)] * 2, model=model))
+    assert run("decompress", packed, "-o", folder, "--model", model).code == 0
+    assert {"all-0001.png", "all-0002.png"} <= set(contents(folder))
+
+
+def test_pack_names_the_first_picture_that_differs(run: Callable[..., Result], alike: list[Path], model: Path) -> None:
+    folder, target = alike[0].parent, alike[0].with_name("all.pxz")
+    alike[3].write_bytes(png_bytes(model_picture(9, 13)))
+    alike[4].write_bytes(png_bytes(model_picture(9, 12)[..., 0]))
+    done = run("compress", *alike, "--pack", "-o", target, "--model", model)
+    assert_fails(done, 2, f"{alike[3]}: differs from {alike[0]} in width: 13, not 12")
+    alike[3].write_bytes(b"nothing")
+    assert_fails(run("compress", *alike, "--pack", "-o", target, "--model", model), 3, str(alike[3]), "not an image")
+    alike[3].unlink()
+    assert_fails(run("compress", *alike, "--pack", "-o", target, "--model", model), 2, str(alike[3]), "no such file")
+    assert not target.exists()
+    assert len(contents(folder)) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        ((), "--pack needs -o"),
+        (("-o", "."), "--pack needs -o"),
+        (("-o", "frame 0.png", "--force"), "is the input"),
+        (("-o", "old.pxz"), "exists"),
+        (("frame 0.bmp", "-o", "new.pxz"), "has the name of"),
+        (("empty", "-o", "new.pxz"), "in this folder"),
+    ],
+)
+def test_pack_refuses(
+    run: Callable[..., Result],
+    alike: list[Path],
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    fragment: str,
+) -> None:
+    folder = alike[0].parent
+    monkeypatch.chdir(folder)
+    (folder / "empty").mkdir()
+    (folder / "old.pxz").write_bytes(b"old")
+    Image.fromarray(model_picture(9, 12)).save(folder / "frame 0.bmp")
+    before = contents(folder)
+    names = [path.name for path in alike]
+    assert_fails(run("compress", *names, "--pack", "--model", model, *arguments), 2, fragment)
+    assert contents(folder) == before
+
+
+def test_pack_counts_the_pixels_of_all_before_reading_more(
+    run: Callable[..., Result], alike: list[Path], model: Path
+) -> None:
+    target, how = alike[0].with_name("all.pxz"), ("--pack", "--model", model, "-q", "--max-pixels")
+    assert run("compress", *alike, "-o", target, *how, str(5 * 9 * 12)).code == 0
+    target.unlink()
+    for path in alike[1:]:
+        path.write_bytes(b"never read")
+    assert_fails(run("compress", *alike, "-o", target, *how, str(5 * 9 * 12 - 1)), 8, str(alike[0]), "540 pixels")
+    assert not target.exists()
+
+
+def test_out_of_memory_while_packing_is_one_line(
+    run: Callable[..., Result], alike: list[Path], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compress(*arguments: object, **how: object) -> bytes:
+        raise MemoryError("Unable to allocate 7 TiB")
+
+    monkeypatch.setattr(pixzip.api, "compress_batch", compress)
+    target = alike[0].with_name("all.pxz")
+    assert_fails(run("compress", *alike, "--pack", "-o", target, "--model", model), 8, "out of memory", "7 TiB")
+    assert not target.exists()
+
+
+def test_several_pictures_go_all_or_none(
+    run: Callable[..., Result], alike: list[Path], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = alike[0].with_name("all.pxz")
+    assert run("compress", *alike, "--pack", "-o", packed, "--model", model, "-q", "--delete").code == 0
+    alike[3].write_bytes(b"mine")
+    assert_fails(run("decompress", packed, "--model", model), 2, "frame 3.png exists")
+    assert contents(packed.parent).keys() == {"all.pxz", "frame 3.png"}
+    alike[3].unlink()
+    calls = []
+
+    def fail_late(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail_late)
+    assert_fails(run("decompress", packed, "--model", model), 9, "No space left")
+    assert contents(packed.parent).keys() == {"all.pxz"}
+
+
+def test_several_pictures_do_not_go_to_standard_output(run: Callable[..., Result], tmp_path: Path, model: Path) -> None:
+    path = tmp_path / "two.pxz"
+    path.write_bytes(pixzip.compress_batch([model_picture(8, 8)] * 2, model=model))
+    assert_fails(run("decompress", path, "-o", "-", "--model", model), 2, "2 pictures")
+    assert run("verify", path, "--model", model).code == 0
+
+
+@pytest.mark.parametrize("name", ["../up.png", "/etc/passwd", "..", "", "a\nb.png", "a\\b.png"])
+def test_names_that_lead_elsewhere_are_refused(
+    run: Callable[..., Result], tmp_path: Path, model: Path, name: str
+) -> None:
+    path = tmp_path / "in" / "two.pxz"
+    path.parent.mkdir()
+    entry = ("names", zlib.compress(b"".join(each.encode() + b"\0" for each in ("fine.png", name))))
+    c = read_container(pixzip.compress_batch([model_picture(8, 8)] * 2, model=model))
+    path.write_bytes(write_container(dataclasses.replace(c, metadata=(entry,))))
+    assert_fails(run("decompress", path, "--model", model), 4, str(path), "names of the pictures")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["in", "two.pxz"]
+    assert run("decompress", path, "-o", path.with_name("x.png"), "--model", model).code == 0  # numbers need no names
+
+
+# ------------------------------------------------------------------------ memory
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress", "verify"])
+def test_max_memory_that_is_too_little_is_refused_before_the_work(
+    run: Callable[..., Result], photo: Path, model: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = photo
+    if command != "compress":
+        source = photo.with_suffix(".pxz")
+        source.write_bytes(pixzip.compress(photo.read_bytes(), model=model))
+        photo.unlink()
+    before = contents(source.parent)
+    assert run(command, source, "--model", model, "--max-memory", "2G", "-q").code == 0
+    for path in set(source.parent.iterdir()) - {source.parent / name for name in before}:
+        path.unlink()
+    for name in ("pixzip.codec.encode", "pixzip.codec.decode", "pixzip.image.read_image"):
+        monkeypatch.setattr(name, None)
+    assert_fails(run(command, source, "--model", model, "--max-memory", "100M"), 8, "32 x 24", "MiB", "100 MiB")
+    assert contents(source.parent) == before
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many", "1.5G", "5P", ""])
+def test_size_that_is_none_is_refused(run: Callable[..., Result], photo: Path, model: Path, size: str) -> None:
+    assert_fails(run("compress", photo, "--model", model, "--max-memory", size), 2, "is not a size")
+
+
 # ------------------------------------------------------------------------ bad input
 
 
@@ -296,7 +583,7 @@ def with_header(data: bytes, at: int, field: bytes) -> bytes:
 BAD_FILES: dict[str, tuple[Callable[[bytes], bytes], int, str]] = {
     "wrong magic": (lambda d: b"GIF89a" + d[6:], 4, "not a .pxz file"),
     "empty": (lambda d: b"", 4, "truncated"),
-    "newer version": (lambda d: d[:8] + b"\2" + d[9:], 4, "newer"),
+    "newer version": (lambda d: d[:8] + b"\3" + d[9:], 4, "newer"),
     "truncated in the header": (lambda d: d[:30], 4, "truncated"),
     "truncated in the pixels": (lambda d: d[:-1], 4, "truncated"),
     "flipped bit in the header": (lambda d: flipped(d, 20), 4, "header CRC"),
@@ -304,8 +591,8 @@ BAD_FILES: dict[str, tuple[Callable[[bytes], bytes], int, str]] = {
     "trailing bytes": (lambda d: d + b"\0", 4, "trailing"),
     "zero size": (lambda d: with_header(d, 0, bytes(4)), 4, "width 0"),
     "size over the limit": (lambda d: with_header(d, 0, struct.pack("<II", 8001, 8000)), 8, "64000000"),
-    "unknown model": (lambda d: with_header(d, 18, b"\xab" * 8), 6, "abababababababab"),
-    "other pixels": (lambda d: with_header(d, 26, b"\xcd" * 16), 5, "cdcdcdcd"),
+    "unknown model": (lambda d: with_header(d, 19, b"\xab" * 8), 6, "abababababababab"),
+    "other pixels": (lambda d: with_header(d, 27, b"\xcd" * 16), 5, "cdcdcdcd"),
 }
 
 
@@ -373,11 +660,6 @@ def test_missing_file_is_refused(run: Callable[..., Result], tmp_path: Path, mod
     how = () if command == "info" else ("--model", model)
     assert_fails(run(command, tmp_path / "nothing.png", *how), 2, "nothing.png: no such file")
     assert contents(tmp_path) == {}
-
-
-@pytest.mark.parametrize("where", [".", "..", "/"])
-def test_folder_is_refused(run: Callable[..., Result], model: Path, where: str) -> None:
-    assert_fails(run("compress", where, "--model", model), 2, where)
 
 
 @pytest.mark.parametrize("command", ["compress", "decompress"])
@@ -466,13 +748,6 @@ def test_format_that_cannot_hold_the_picture_is_refused(
     deep.write_bytes(pixzip.compress(np.zeros((3, 3, 3), dtype=np.uint16), model=model))
     assert_fails(run("decompress", deep, "-o", tmp_path / "deep.webp"), 3, "16 bits", "PNG")
     assert sorted(contents(tmp_path)) == ["deep.pxz"]
-
-
-def test_several_pictures_in_a_file_are_refused(run: Callable[..., Result], tmp_path: Path, model: Path) -> None:
-    path = tmp_path / "two.pxz"
-    path.write_bytes(pixzip.compress_batch([model_picture(8, 8)] * 2, model=model))
-    assert_fails(run("decompress", path, "--model", model), 2, "2 pictures")
-    assert run("verify", path, "--model", model).code == 0
 
 
 def test_max_pixels_option_sets_the_limit(run: Callable[..., Result], photo: Path, model: Path) -> None:
@@ -651,7 +926,11 @@ def test_progress_bar_shows_on_a_terminal_for_long_work_only(monkeypatch: pytest
         monkeypatch.setattr(cli, "_QUIET_S", wait_s)
         with cli._meter("photo.png", cli._Stop(), quiet=quiet) as meter:
             report = meter.part(0.0, 0.5)
+            meter.clear()
+            assert not terminal.getvalue()  # nothing is shown yet
             report(0.5)
+            meter.clear()
+            assert terminal.getvalue().endswith("\r\033[K") == bool(terminal.getvalue())
             meter.part(0.5, 1.0)(1.0)
         shown[wait_s, quiet] = terminal.getvalue()
     assert "photo.png" in shown[0.0, False]

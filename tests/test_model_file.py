@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tiny_model import largest_bias, parts, tiny_bytes
 
 from pixzip.errors import ModelError
-from pixzip.model_file import MAX_BYTES, load_model, write_model
+from pixzip.model_file import MAX_BYTES, find_model, load_model, write_model
 
 Header = dict[str, Any]
 
@@ -456,6 +457,21 @@ def test_mutated_files_load_or_are_refused(data: st.DataObject) -> None:
         load_model(bytes(mutated), "some")
     except ModelError as error:
         assert "\n" not in str(error)
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "some.safetensors"
+    path.write_bytes(tiny_bytes(1, "c", channels=8, hidden=8, lstm=8, head=8))
+    first = find_model(path)
+    assert find_model(path) is first
+    assert not any(a.flags.writeable for a in first.network.arrays.values())  # all who get it share it
+    path.write_bytes(tiny_bytes(2, "c", channels=8, hidden=8, lstm=8, head=8))  # as many bytes
+    second = find_model(path)
+    assert (len(second.data), second.data) == (len(first.data), path.read_bytes())
+    assert second.data != first.data
+    path.write_bytes(second.data[:-1])
+    with pytest.raises(ModelError):
+        find_model(path)
 
 
 JSON = st.recursive(

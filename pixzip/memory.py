@@ -1,0 +1,172 @@
+"""Sizes of pictures → bytes of memory that work on them takes at most, and the tiles that a limit lets work at once.
+
+The numbers are bounds on what bench/memory.py measures: each stage of the work with what it holds meanwhile. Tiles are
+worked on independently, so that of a large picture only samples, files and classical codecs grow with its size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pixzip.errors import LimitError
+from pixzip.image import WEBP_SIDE_PX
+from pixzip.model_file import Frozen, Network
+
+if TYPE_CHECKING:
+    from pixzip.schedule import Tile
+
+MIB = 1 << 20
+#: Python, numpy, the compiled code and a model of some megabytes.
+PROCESS_BYTES = 200 * MIB
+#: libwebp, lossless, method 4.
+_WEBP_PIXEL_BYTES = 44
+#: Rows that write_png filters at once, in all their guesses; no more than a multiple of the samples.
+_PNG_FILTER_BYTES, _PNG_FILTER_TIMES = 44 * MIB, 60
+#: Interval rows of the symbols that go to constriction at once.
+_INTERVAL_ROWS_BYTES, _INTERVAL_ROW_BYTES = 16 * MIB, 128
+#: Of threads: operands, accumulators, and what the heads learn.
+_SCRATCH_BYTES = 12 * MIB
+#: What the C library's arena of a further thread keeps of memory that was freed.
+THREAD_BYTES = 16 * MIB
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Pictures of one size, before anything is allocated for them."""
+
+    pictures: int
+    planes: int  # alpha too
+    height: int
+    width: int
+    sample_bytes: int  # 1 or 2
+
+    @property
+    def pixels(self) -> int:
+        return self.pictures * self.height * self.width
+
+    @property
+    def samples_bytes(self) -> int:
+        """All samples, once."""
+        return self.pixels * self.planes * self.sample_bytes
+
+    def tiles(self, side: int) -> list[Tile]:
+        from pixzip.schedule import tiles_of  # loads numba, which stored pictures do without
+
+        return tiles_of(self.pictures, self.height, self.width, side)
+
+
+def _place_bytes(network: Network) -> int:
+    """Of one position in all maps of a trunk: activations and states of a byte, cells of four."""
+    return network.channels * len(network.blocks) + 5 * network.lstm * network.blocks.count("l")
+
+
+def _position_bytes(network: Frozen) -> int:
+    """Of one position in the buffers and the maps of all layers."""
+    if isinstance(network, Network):
+        return 2 * _place_bytes(network) + 4 * network.channels + 64
+    return sum(10 * sum(a.shape) for name, a in network.arrays.items() if name.endswith(".weight"))
+
+
+def encoding_tile(network: Frozen, tile: Tile) -> int:
+    """Bytes while one tile or block is encoded: its samples, errors, and two pairs (left, f) a sub-pixel."""
+    n = tile.last - tile.first
+    pixels = n * tile.h * tile.w
+    together = min(n, 4096 // tile.w + 1) * (tile.w + 2)  # positions of a row
+    coder = min(_INTERVAL_ROWS_BYTES, _INTERVAL_ROW_BYTES * 3 * pixels)
+    maps = max(together * _position_bytes(network), _maps_bytes(network, tile))  # of rows, or of steps to learn
+    return 2 * 8 * 3 * pixels + 12 * pixels + maps + coder + _SCRATCH_BYTES
+
+
+def _maps_bytes(network: Frozen, tile: Tile) -> int:
+    """Of the maps of four steps."""
+    n = tile.last - tile.first
+    rows = min(tile.h, tile.w // network.slope_at(tile.w) + 2)
+    if isinstance(network, Network):
+        places = 3 * (n * rows + 1)  # maps hold four steps
+    else:  # a Diagonal BiLSTM has buffers of a whole row
+        places = n * (tile.w if network.architecture == "diagonal_bilstm" else rows)
+    return places * _position_bytes(network)
+
+
+def decoding_tile(network: Frozen, tile: Tile) -> int:
+    """Bytes while one tile or block is decoded: its samples, errors and words, and maps of four steps."""
+    n = tile.last - tile.first
+    return 12 * n * tile.h * tile.w + _maps_bytes(network, tile) + _SCRATCH_BYTES
+
+
+def _storing(extent: Extent) -> int:
+    """Bytes while all samples are written as PNG and then as WebP, beside the samples themselves."""
+    samples = extent.samples_bytes
+    stacked = samples if extent.pictures > 1 else 0
+    png = 3 * samples + min(_PNG_FILTER_BYTES, _PNG_FILTER_TIMES * samples)
+    fits = extent.sample_bytes == 1 and max(extent.height * extent.pictures, extent.width) <= WEBP_SIDE_PX
+    return stacked + max(png, samples + _WEBP_PIXEL_BYTES * extent.pixels + 4 * MIB if fits else 0)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that one piece of work takes at most: least with one tile at once, and more with each further one."""
+
+    what: str
+    fixed: int  # while tiles are worked on
+    a_tile: int
+    tiles: int
+    otherwise: int  # in the other stages
+
+    def bytes(self, at_once: int = 1) -> int:
+        """With so many tiles worked on at once, each on a thread."""
+        count = min(at_once, self.tiles)
+        return max(self.fixed + count * self.a_tile, self.otherwise) + (count - 1) * THREAD_BYTES
+
+    def tiles_within(self, limit: int | None) -> int | None:
+        """How many tiles may be worked on at once; None: any number. Raises LimitError where one is too many."""
+        if limit is None:
+            return None
+        if self.bytes() > limit:
+            needed, allowed = -(-self.bytes() // MIB), limit // MIB
+            raise LimitError(f"{self.what}: needs up to {needed} MiB of memory, the limit is {allowed} MiB")
+        by_tiles = (limit - self.fixed + THREAD_BYTES) // (self.a_tile + THREAD_BYTES)
+        return min(by_tiles, 1 + (limit - self.otherwise) // THREAD_BYTES)
+
+
+def _what(extent: Extent) -> str:
+    several = f"{extent.pictures} pictures of " if extent.pictures > 1 else ""
+    return f"{several}{extent.width} x {extent.height} pixels"
+
+
+def _restoring(extent: Extent) -> int:
+    """Bytes while a stored picture is read, beside the file: the planes that Pillow or zlib gives, and copies."""
+    return 4 * extent.samples_bytes + 8 * extent.pixels
+
+
+def compressing(extent: Extent, file_bytes: int, network: Frozen, side: int) -> Need:
+    """Of pictures in files of so many bytes together, up to a .pxz file that is read back and compared.
+
+    side: of a tile. Samples count once as they are, and as often as stored, coded and decoded, as if nothing got
+    smaller.
+    """
+    samples, tiles = extent.samples_bytes, extent.tiles(side)
+    held = PROCESS_BYTES + file_bytes + samples * (2 if extent.pictures > 1 else 1)
+    reading = PROCESS_BYTES + 2 * file_bytes + 3 * samples + 8 * extent.height * extent.width
+    a_tile = max(encoding_tile(network, tiles[0]), decoding_tile(network, tiles[0]))
+    otherwise = max(reading, held + _storing(extent), held + 2 * samples + _restoring(extent))
+    return Need(_what(extent), held + 3 * samples, a_tile, len(tiles), otherwise)
+
+
+def decompressing(extent: Extent, file_bytes: int, network: Frozen | None, side: int) -> Need:
+    """Of pictures in a .pxz file of so many bytes; network: None where they are stored."""
+    samples = extent.samples_bytes
+    held = PROCESS_BYTES + 2 * file_bytes
+    if network is None:
+        return Need(_what(extent), 0, 0, 1, held + samples + _restoring(extent))
+    tiles = extent.tiles(side)
+    with_alpha = samples if extent.planes in (2, 4) else 0
+    return Need(_what(extent), held + samples + with_alpha, decoding_tile(network, tiles[0]), len(tiles), 0)
+
+
+def and_writing(need: Need, extent: Extent, file_bytes: int) -> Need:
+    """The need of decompressing pictures, each then written as an image file."""
+    one = replace(extent, pictures=1)
+    written = PROCESS_BYTES + file_bytes + extent.samples_bytes + one.samples_bytes + _storing(one)
+    return replace(need, otherwise=max(need.otherwise, written))
