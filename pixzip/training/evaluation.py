@@ -108,7 +108,7 @@ def _frozen(model: Model, planes: int) -> Subject:
     """Pictures of one plane count as the codec codes them, by the first colour alone."""
 
     def exact(pixels: Pixels) -> NDArray[np.float64]:
-        bits = model_bits(model, np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+        bits = model_bits(model, np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), learning=0)
         return np.asarray(bits.sum(axis=(1, 2, 3)))
 
     return Subject(model.name, planes, {"exact": exact})

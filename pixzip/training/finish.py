@@ -87,4 +87,4 @@ def _freeze(trainer: Trainer, counts: dict[str, int]) -> Model:
 def exact_bits(model: Model, crops: Pixels) -> float:
     """Bits/dim of the frozen model, computed as a decoder computes them; crops (n, h, w, 3), each a picture."""
     pixels = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
-    return float(model_bits(model, pixels).mean())
+    return float(model_bits(model, pixels, learning=0).mean())
