@@ -276,4 +276,4 @@ def test_a_file_whose_model_is_for_other_pictures_is_refused() -> None:
 
     model = stack_model("row_lstm", 1, pictures="gray")
     with pytest.raises(FormatError, match="one plane"):
-        codec.decode(model, [b"\0"], (1, 3, 4, 4), tile=64, lanes=1)
+        codec.decode(model, [b"\0"], (1, 3, 4, 4), tile=64, lanes=1, learning=0)

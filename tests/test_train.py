@@ -88,7 +88,7 @@ def test_training_learns_and_its_model_codes(config: Config, photos: Path, tmp_p
     model = find_model(tmp_path / "run" / "model.safetensors")
     pixels = rgb(photos / "0.png").transpose(2, 0, 1)[None]
     coded = codec.encode(model, pixels, engine="float32")
-    again = codec.decode(model, coded.tiles, pixels.shape, tile=coded.tile, lanes=coded.lanes, engine="float32")
+    again = codec.decode(model, coded.tiles, pixels.shape, **coded.layout, engine="float32")
     np.testing.assert_array_equal(again, pixels)
 
 
@@ -103,7 +103,7 @@ def test_the_papers_networks_end_as_models_that_code(
     frozen = find_model(tmp_path / "run" / "model.safetensors")
     pixels = rgb(photos / "0.png").transpose(2, 0, 1)[None, :, :9, :11]
     coded = codec.encode(frozen, pixels, engine="float32")
-    again = codec.decode(frozen, coded.tiles, pixels.shape, tile=coded.tile, lanes=coded.lanes, engine="float32")
+    again = codec.decode(frozen, coded.tiles, pixels.shape, **coded.layout, engine="float32")
     np.testing.assert_array_equal(again, pixels)
 
 
