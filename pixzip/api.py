@@ -359,11 +359,16 @@ def picture_names(data: bytes) -> tuple[str, ...]:
     return unpack_names(value, c.header.pictures) if value is not None and c.header.pictures > 1 else ()
 
 
-def need_to_decompress(data: bytes, *, model: str | Path | None = None, max_pixels: int = MAX_PIXELS) -> Need:
-    """The memory that decompress_batch and write_image take for a .pxz file. Errors as for decompress."""
+def need_to_decompress(
+    data: bytes, *, model: str | Path | None = None, max_pixels: int = MAX_PIXELS, webp: bool = False
+) -> Need:
+    """The memory that decompress_batch and write_image take for a .pxz file. Errors as for decompress.
+
+    webp: whether images are written as WebP, which takes more than other formats.
+    """
     c = read_container(data, max_pixels=max_pixels)
     need = _need_of(c, None if c.header.coding == Coding.STORED else _model_of(c, model), len(data))
-    return and_writing(need, _extent(c), len(data))
+    return and_writing(need, _extent(c), len(data), webp=webp)
 
 
 def _extent(c: Container) -> Extent:

@@ -47,6 +47,8 @@ _FORMATS = {
 #: Further suffixes of files that are taken from a folder; those of JPEG on request.
 _READABLE = (*_FORMATS, ".pnm", ".gif", ".tga")
 _PACKED = ".pxz"
+#: A small file may say that it holds millions of pictures of a pixel.
+_MOST_TARGETS = 100_000
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 #: Work that takes no longer shows no progress bar.
 _QUIET_S = 1.0
@@ -386,11 +388,12 @@ class _Settings:
         model = find_model(self.model or "default")
         return need_to_compress(sources, model, tile=self.tile, max_pixels=self.max_pixels)
 
-    def need_to_decompress(self, data: bytes) -> Need:
-        """The memory that a .pxz file takes."""
+    def need_to_decompress(self, data: bytes, image_format: str) -> Need:
+        """The memory that a .pxz file takes, with its pictures written in this format."""
         from pixzip.api import need_to_decompress
 
-        return need_to_decompress(data, model=self.model, max_pixels=self.max_pixels)
+        webp = image_format == "WEBP"
+        return need_to_decompress(data, model=self.model, max_pixels=self.max_pixels, webp=webp)
 
     @contextmanager
     def let_in(self, room: Room, need: Need, check: Callable[[], None]) -> Iterator[_Settings]:
@@ -745,9 +748,10 @@ def decompress(
 
     def begin(file: str) -> _Work:
         data, part = _read(file), parts()
-        need = settings.need_to_decompress(data)
-        targets = _targets(file, data, output)
-        image_format = "PNG" if targets is None else _format(targets[0])
+        target = _target(file, output, ".png")
+        image_format = "PNG" if target is None else _format(target)
+        need = settings.need_to_decompress(data, image_format)
+        targets = _targets(data, target, named=output is None or Path(output).is_dir())
         for target in targets or ():
             outputs.check(file, target)
 
@@ -762,18 +766,21 @@ def decompress(
         _each(found, begin, room.side_by_side, meter)
 
 
-def _targets(file: str, data: bytes, output: str | None) -> list[Path] | None:
-    """Where the pictures in a file go; None: to standard output."""
+def _targets(data: bytes, target: Path | None, *, named: bool) -> list[Path] | None:
+    """Where the pictures in a file within the limit of pixels go; None: to standard output.
+
+    named: under the names in the file, if there are any, and otherwise numbers.
+    """
     from pixzip.api import picture_names
     from pixzip.container import read_header
 
     count = read_header(data).pictures
-    target = _target(file, output, ".png")
     if count == 1:
         return None if target is None else [target]
     if target is None:
         raise UsageError(f"the file holds {count} pictures: standard output takes one, -o a folder or NAME.png")
-    named = output is None or Path(output).is_dir()
+    if count > _MOST_TARGETS:
+        raise LimitError(f"the file holds {count} pictures: no more than {_MOST_TARGETS} are written as files")
     names = picture_names(data) if named else ()
     if names:
         return [target.with_name(name).with_suffix(target.suffix) for name in names]
@@ -871,7 +878,7 @@ def verify(stop: _Stop, /, files: tuple[str, ...], device: str, quiet: bool, **o
 
     def begin(file: str) -> _Work:
         data, part = _read(file), parts()
-        need = settings.need_to_decompress(data)
+        need = settings.need_to_decompress(data, "PNG")
 
         def work() -> str | None:
             with settings.let_in(room, need, meter.check) as share:

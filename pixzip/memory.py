@@ -95,13 +95,21 @@ def decoding_tile(network: Frozen, tile: Tile) -> int:
     return 12 * n * tile.h * tile.w + _maps_bytes(network, tile) + _SCRATCH_BYTES
 
 
-def _storing(extent: Extent) -> int:
-    """Bytes while all samples are written as PNG and then as WebP, beside the samples themselves."""
-    samples = extent.samples_bytes
-    stacked = samples if extent.pictures > 1 else 0
-    png = 3 * samples + min(_PNG_FILTER_BYTES, _PNG_FILTER_TIMES * samples)
+def _as_png(extent: Extent) -> int:
+    """Bytes while all samples are written as PNG, beside the samples themselves."""
+    return 3 * extent.samples_bytes + min(_PNG_FILTER_BYTES, _PNG_FILTER_TIMES * extent.samples_bytes)
+
+
+def _as_webp(extent: Extent) -> int:
+    """Likewise as WebP, which has no more bits and no longer sides."""
     fits = extent.sample_bytes == 1 and max(extent.height * extent.pictures, extent.width) <= WEBP_SIDE_PX
-    return stacked + max(png, samples + _WEBP_PIXEL_BYTES * extent.pixels + 4 * MIB if fits else 0)
+    return extent.samples_bytes + _WEBP_PIXEL_BYTES * extent.pixels + 4 * MIB if fits else 0
+
+
+def _storing(extent: Extent) -> int:
+    """Bytes while all samples are stored: as PNG, then as WebP, where several are one under another."""
+    stacked = extent.samples_bytes if extent.pictures > 1 else 0
+    return stacked + max(_as_png(extent), _as_webp(extent))
 
 
 @dataclass(frozen=True)
@@ -165,8 +173,14 @@ def decompressing(extent: Extent, file_bytes: int, network: Frozen | None, side:
     return Need(_what(extent), held + samples + with_alpha, decoding_tile(network, tiles[0]), len(tiles), 0)
 
 
-def and_writing(need: Need, extent: Extent, file_bytes: int) -> Need:
-    """The need of decompressing pictures, each then written as an image file."""
+def and_writing(need: Need, extent: Extent, file_bytes: int, *, webp: bool) -> Need:
+    """The need of decompressing pictures, each then written as an image file: PNG or another, or WebP."""
     one = replace(extent, pictures=1)
-    written = PROCESS_BYTES + file_bytes + extent.samples_bytes + one.samples_bytes + _storing(one)
+    written = (
+        PROCESS_BYTES
+        + file_bytes
+        + extent.samples_bytes
+        + one.samples_bytes
+        + max(_as_png(one), _as_webp(one) if webp else 0)
+    )
     return replace(need, otherwise=max(need.otherwise, written))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -294,6 +295,9 @@ def _check_bound(product: str, arrays: Arrays) -> None:
         raise ModelError(f"{product}.weight: output {worst} can reach {int(bound[worst])}, the limit is 2^24")
 
 
+_READING = Lock()
+
+
 def models_folder() -> Path:
     """Where the shipped models are: in the installed package, or models/ of a source checkout."""
     packed = Path(str(resources.files("pixzip"))) / "models"
@@ -317,9 +321,14 @@ def _shipped(path: Path, stamp: tuple[int, ...]) -> ModelInfo:
     return ModelInfo(path.stem, hashlib.sha256(data).digest(), len(data), path)
 
 
+def _read_once(path: Path, name: str) -> Model:
+    """A model file, read and checked once a process: many small pictures, on several threads, pay for it once."""
+    with _READING:
+        return _read(path, name, _stamp(path))
+
+
 @lru_cache(maxsize=4)
-def _read_once(path: Path, name: str, stamp: tuple[int, ...]) -> Model:
-    """A model file, read and checked once a process: many small pictures pay for it once."""
+def _read(path: Path, name: str, stamp: tuple[int, ...]) -> Model:
     return load_model(path.read_bytes(), name)
 
 
@@ -332,17 +341,17 @@ def find_model(wanted: str | bytes | Path) -> Model:
     if isinstance(wanted, bytes):
         for info in shipped:
             if info.digest.startswith(wanted):
-                return _read_once(info.path, info.name, _stamp(info.path))
+                return _read_once(info.path, info.name)
         raise ModelNotFoundError(
             f"no model with digest {wanted.hex()} in {models_folder()}; give the model file with --model"
         )
     for info in shipped:
         if info.name == str(wanted):
-            return _read_once(info.path, info.name, _stamp(info.path))
+            return _read_once(info.path, info.name)
     path = Path(wanted)
     if not path.is_file():
         names = ", ".join(info.name for info in shipped) or "none"
         raise ModelNotFoundError(f"no model named {wanted} (shipped: {names}) and no such file")
     if path.stat().st_size > MAX_BYTES:
         raise ModelError(f"model {path}: file of {path.stat().st_size} bytes, allowed {MAX_BYTES}")
-    return _read_once(path, path.stem, _stamp(path))
+    return _read_once(path, path.stem)

@@ -478,6 +478,17 @@ def test_several_pictures_do_not_go_to_standard_output(run: Callable[..., Result
     assert run("verify", path, "--model", model).code == 0
 
 
+@pytest.mark.parametrize(("count", "fragment"), [(2**31 - 1, "64000000"), (60_000_000, "100000")])
+def test_millions_of_pictures_in_a_small_file_are_refused_at_once(
+    run: Callable[..., Result], tmp_path: Path, count: int, fragment: str
+) -> None:
+    path = tmp_path / "many.pxz"
+    data = pixzip.compress_batch([np.zeros((1, 1), dtype=np.uint16)] * 2)
+    path.write_bytes(with_header(data, 8, struct.pack("<I", count)))
+    assert_fails(run("decompress", path), 8, str(path), fragment)
+    assert sorted(contents(tmp_path)) == ["many.pxz"]
+
+
 @pytest.mark.parametrize("name", ["../up.png", "/etc/passwd", "..", "", "a\nb.png", "a\\b.png"])
 def test_names_that_lead_elsewhere_are_refused(
     run: Callable[..., Result], tmp_path: Path, model: Path, name: str
