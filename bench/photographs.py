@@ -52,22 +52,22 @@ def peer_bits(pixels: np.ndarray[Any, np.dtype[np.uint8]], options: dict[str, An
     return 8 * len(out.getvalue())
 
 
-def measure(path: Path, name: str, model: Model, peers: bool, gray: bool) -> dict[str, Any]:
+def measure(path: Path, name: str, model: Model, peers: bool, gray: bool, learning: int | None) -> dict[str, Any]:
     """One row of the table; bits are totals of the picture."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB").convert("L") if gray else image.convert("RGB"))
     planes = pixels[None, None] if gray else np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]
     start = time.perf_counter()
-    encoded = codec.encode(model, planes)
+    encoded = codec.encode(model, planes, learning=learning)
     encode_s = time.perf_counter() - start
-    file = pixzip.compress(pixels, model=name)
+    file = pixzip.compress(pixels, model=name, learning=learning)
     start = time.perf_counter()
     decoded = pixzip.decompress(file, model=name).planes
     decode_s = time.perf_counter() - start
     if not np.array_equal(decoded, planes[0]):
         raise SystemExit(f"{path}: the pixels did not come back")
     row: dict[str, Any] = {"picture": path.name, "sub_pixels": planes.size}
-    row["model"] = float(evaluate.model_bits(model, planes, engine=choose_engine(None)).sum())
+    row["model"] = float(evaluate.model_bits(model, planes, learning=learning, engine=choose_engine(None)).sum())
     row["rows"] = encoded.row_bits
     row["payload"] = 8 * sum(len(t) for t in encoded.tiles)
     row["file"] = 8 * len(file)
@@ -111,14 +111,17 @@ def show(rows: list[dict[str, Any]]) -> None:
 @click.option("--peers/--no-peers", default=True)
 @click.option("--first", type=int, default=None, help="Only the first N pictures.")
 @click.option("--gray", is_flag=True, help="Turn the pictures into 8-bit gray first.")
-def main(folder: Path, name: str, csv_path: Path | None, peers: bool, first: int | None, gray: bool) -> None:
+@click.option("--learning", type=int, default=None, help="Rate of learning; default: the codec's.")
+def main(
+    folder: Path, name: str, csv_path: Path | None, peers: bool, first: int | None, gray: bool, learning: int | None
+) -> None:
     """Measure every picture of FOLDER."""
     model = find_model(name)
     print(f"model {name}, digest {model.digest[:8].hex()}, {len(model.data)} bytes; Python {platform.python_version()}")
     rows = []
     for path in sorted(folder.iterdir())[:first]:
         if path.suffix.lower() in (".png", ".webp", ".tif", ".tiff", ".ppm"):
-            rows.append(measure(path, name, model, peers, gray))
+            rows.append(measure(path, name, model, peers, gray, learning))
             print(f"  {path.name} {rows[-1]['file'] / rows[-1]['sub_pixels']:.4f}", flush=True)
     if csv_path:
         with csv_path.open("w", newline="") as handle:

@@ -352,33 +352,22 @@ class _Settings:
     allow_jpeg: bool = False
     verify: bool = True
 
+    def _how(self, progress: Callable[[float], None]) -> dict[str, Any]:
+        """What compressing and decompressing are told alike."""
+        limits = {"max_pixels": self.max_pixels, "max_memory": self.max_memory}
+        return {"threads": self.threads, "engine": self.engine, "progress": progress} | limits
+
     def decompress(self, data: bytes, progress: Callable[[float], None]) -> Picture:
-        """The picture in a .pxz file."""
+        """The only picture in a .pxz file."""
         from pixzip.api import decompress
 
-        return decompress(
-            data,
-            model=self.model,
-            threads=self.threads,
-            engine=self.engine,
-            max_pixels=self.max_pixels,
-            max_memory=self.max_memory,
-            progress=progress,
-        )
+        return decompress(data, model=self.model, **self._how(progress))
 
     def decompress_all(self, data: bytes, progress: Callable[[float], None]) -> list[Picture]:
         """All pictures in a .pxz file."""
         from pixzip.api import decompress_batch
 
-        return decompress_batch(
-            data,
-            model=self.model,
-            threads=self.threads,
-            engine=self.engine,
-            max_pixels=self.max_pixels,
-            max_memory=self.max_memory,
-            progress=progress,
-        )
+        return decompress_batch(data, model=self.model, **self._how(progress))
 
     def need_to_compress(self, sources: Sequence[bytes]) -> Need:
         """The memory that these image files take as one .pxz file."""
@@ -401,41 +390,14 @@ class _Settings:
         with room.taken(need, check) as share:
             yield replace(self, threads=share.threads, max_memory=share.max_memory)
 
-    def compress(self, picture: Picture, progress: Callable[[float], None]) -> bytes:
-        """The .pxz file of a picture."""
-        from pixzip.api import compress
-
-        return compress(
-            picture,
-            model=self.model or "default",
-            tile=self.tile,
-            learning=self.learning,
-            threads=self.threads,
-            engine=self.engine,
-            embed_model=self.embed_model,
-            max_pixels=self.max_pixels,
-            max_memory=self.max_memory,
-            progress=progress,
-        )
-
-    def compress_all(
-        self, pictures: Sequence[Picture], names: Sequence[str], progress: Callable[[float], None]
+    def compress(
+        self, pictures: Sequence[Picture], names: Sequence[str] | None, progress: Callable[[float], None]
     ) -> bytes:
-        """The .pxz file of several pictures."""
+        """The .pxz file of one picture, or of several and their names."""
         from pixzip.api import compress_batch
 
-        return compress_batch(
-            pictures,
-            names=names,
-            model=self.model or "default",
-            tile=self.tile,
-            threads=self.threads,
-            engine=self.engine,
-            embed_model=self.embed_model,
-            max_pixels=self.max_pixels,
-            max_memory=self.max_memory,
-            progress=progress,
-        )
+        layout: dict[str, Any] = {"tile": self.tile, "learning": self.learning, "embed_model": self.embed_model}
+        return compress_batch(pictures, names=names, model=self.model or "default", **layout, **self._how(progress))
 
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -608,8 +570,10 @@ def _compress(
     with settings.let_in(room, settings.need_to_compress([source]), meter.check) as share:
         picture = read_image(source, max_pixels=settings.max_pixels, allow_jpeg=settings.allow_jpeg)
         half = (part[0] + part[1]) / 2 if settings.verify else part[1]
-        coded = share.compress(picture, meter.part(part[0], half))
-        _write_coded(coded, target, share, lambda data: [share.decompress(data, meter.part(half, part[1]))], [picture])
+        coded = share.compress([picture], None, meter.part(part[0], half))
+        _write_coded(
+            coded, target, share, lambda data: share.decompress_all(data, meter.part(half, part[1])), [picture]
+        )
     return len(source), len(coded)
 
 
@@ -653,7 +617,7 @@ def _pack(files: _Files, output: str | None, settings: _Settings, stop: _Stop, *
     pictures, source_bytes = _read_alike(files.names, settings)
     with _meter(_label(files), stop, quiet=quiet) as meter:
         half = 0.5 if settings.verify else 1.0
-        coded = settings.compress_all(pictures, names, meter.part(0, half))
+        coded = settings.compress(pictures, names, meter.part(0, half))
         _write_coded(coded, target, settings, lambda data: settings.decompress_all(data, meter.part(half, 1)), pictures)
     if not keep:
         for file in files.names:

@@ -17,7 +17,6 @@ from pixzip.model_file import Model
 from pixzip.runtime.engines import choose_engine
 from pixzip.runtime.frozen import decode_block, intervals, products_alone, shares_a_block
 from pixzip.schedule import MAX_LANES, MAX_TILE, Tile, default_lanes, tiles_of
-from pixzip.stack_model import StackNetwork
 
 Progress = Callable[[float], None]
 DEFAULT_TILE = 1024
@@ -131,7 +130,7 @@ def encode(
 
 def rate_of(model: Model, learning: int | None) -> int:
     """The rate of learning that is meant. Raises UsageError for one that the network cannot have."""
-    learns = not isinstance(model.network, StackNetwork) and model.network.learns
+    learns = model.network.learns
     if learning is None:
         return DEFAULT_LEARNING if learns else 0
     if not 0 <= learning <= MAX_LEARNING:

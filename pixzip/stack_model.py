@@ -192,6 +192,11 @@ class StackNetwork:
         if self.frame == "residual":
             yield from ((-1, -1), (-1, 0), (0, -1))
 
+    @property
+    def learns(self) -> bool:
+        """Whether the network can learn from what it has coded: none of these does."""
+        return False
+
     def slope_at(self, width: int) -> int:
         """Steps per row of the wavefront in pictures of this width, from the edges."""
         from pixzip.schedule import slope_of  # compiled code: reading a model needs none

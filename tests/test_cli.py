@@ -368,6 +368,17 @@ def test_pack_and_back_under_the_same_names(run: Callable[..., Result], alike: l
     assert all(np.array_equal(pixels_in(packed.with_name(name)), pixels) for name, pixels in before.items())
 
 
+@pytest.mark.parametrize("options", [(), ("--pack",)])
+def test_the_rate_of_learning_reaches_the_file(
+    run: Callable[..., Result], alike: list[Path], model: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    sources, packed = alike if options else alike[:1], tmp_path / "out.pxz"
+    for rate in (0, 3):
+        how = ("-o", packed, "--model", model, "--learning", rate, "--force", "-q")
+        assert run("compress", *sources, *options, *how).code == 0
+        assert pixzip.inspect(packed.read_bytes()).learning == rate
+
+
 def test_pictures_of_a_file_are_numbered_on_request_and_where_they_have_no_names(
     run: Callable[..., Result], tmp_path: Path, model: Path, alike: list[Path]
 ) -> None:
@@ -692,7 +703,7 @@ def test_output_that_exists_is_found_before_the_work(
     run: Callable[..., Result], photo: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo.with_suffix(".pxz").write_bytes(b"old")
-    monkeypatch.setattr(pixzip.api, "compress", None)
+    monkeypatch.setattr(pixzip.api, "compress_batch", None)
     assert_fails(run("compress", photo, "--model", model), 2, "exists")
 
 
@@ -805,14 +816,14 @@ def test_failed_verification_leaves_nothing_and_keeps_the_source(
     run: Callable[..., Result], photo: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(photo.parent)
-    decompress = pixzip.api.decompress
+    decompress = pixzip.api.decompress_batch
 
-    def decompress_wrongly(data: bytes, **how: object) -> pixzip.Picture:
-        picture = decompress(data, **how)
-        picture.planes[0, 0, 0] ^= 1
-        return picture
+    def decompress_wrongly(data: bytes, **how: object) -> list[pixzip.Picture]:
+        pictures = decompress(data, **how)
+        pictures[0].planes[0, 0, 0] ^= 1
+        return pictures
 
-    monkeypatch.setattr(pixzip.api, "decompress", decompress_wrongly)
+    monkeypatch.setattr(pixzip.api, "decompress_batch", decompress_wrongly)
     assert_fails(run("compress", photo, "--model", model, "--delete"), 5, "verification failed")
     assert contents(photo.parent) == before
     assert run("compress", photo, "--model", model, "--no-verify").code == 0
@@ -842,7 +853,7 @@ def test_out_of_memory_is_one_line(
     def compress(*arguments: object, **how: object) -> bytes:
         raise MemoryError("Unable to allocate 7 TiB")
 
-    monkeypatch.setattr(pixzip.api, "compress", compress)
+    monkeypatch.setattr(pixzip.api, "compress_batch", compress)
     assert_fails(run("compress", photo, "--model", model), 8, "out of memory", "7 TiB")
     assert sorted(contents(photo.parent)) == ["photo.png"]
 
