@@ -24,7 +24,6 @@ import pixzip
 from pixzip import codec, evaluate
 from pixzip.container import read_container
 from pixzip.model_file import Model, find_model
-from pixzip.runtime.engines import choose_engine
 
 try:
     import pillow_jxl  # noqa: F401  registers the JXL format
@@ -67,7 +66,7 @@ def measure(path: Path, name: str, model: Model, peers: bool, gray: bool, learni
     if not np.array_equal(decoded, planes[0]):
         raise SystemExit(f"{path}: the pixels did not come back")
     row: dict[str, Any] = {"picture": path.name, "sub_pixels": planes.size}
-    row["model"] = float(evaluate.model_bits(model, planes, learning=learning, engine=choose_engine(None)).sum())
+    row["model"] = float(evaluate.model_bits(model, planes, learning=learning).sum())
     row["rows"] = encoded.row_bits
     row["payload"] = 8 * sum(len(t) for t in encoded.tiles)
     row["file"] = 8 * len(file)

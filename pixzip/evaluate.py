@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,7 @@ from pixzip.codec import DEFAULT_TILE, rate_of
 from pixzip.errors import UsageError
 from pixzip.model_file import Model
 from pixzip.runtime import frozen
+from pixzip.runtime.engines import choose_engine
 from pixzip.schedule import tiles_of
 
 #: Positions that run side by side when pictures are small.
@@ -21,17 +24,18 @@ def model_bits(
     *,
     tile: int = DEFAULT_TILE,
     learning: int | None = None,
-    engine: str = "float32",
+    threads: int | None = None,
+    engine: str | None = None,
 ) -> NDArray[np.float64]:
     """Model bits of every coded sub-pixel: pixels (n, c, h, w) uint8, c 1 or 3; result of the same shape.
 
-    learning: as codec.encode takes it. The sum is
-    what a perfect coder without headers would write (design of the residual frame: docs/model-format.md).
+    learning, threads, engine: as codec.encode takes them; only learning changes the result. The sum is what a perfect
+    coder without headers would write (docs/model-format.md, section 6, before the rows are rounded to integers).
     """
     n, colours, height, width = pixels.shape
     if (reason := model.network.refusal(colours, 1 if pixels.max() <= 1 else 8)) is not None:
         raise UsageError(f"pictures of {colours} planes: model {model.name} {reason}")
-    rate = rate_of(model, learning)
+    rate, engine, threads = rate_of(model, learning), choose_engine(engine), threads or os.cpu_count() or 1
     out = np.empty(pixels.shape, dtype=np.float64)
     for t in tiles_of(n, height, width, tile):
         group = t.last - t.first if rate else max(1, _POSITIONS // t.w)  # a block learns as one
@@ -39,7 +43,8 @@ def model_bits(
             last = min(i + group, t.last)
             cut = pixels[i:last, :, t.y : t.y + t.h, t.x : t.x + t.w]
             planes = np.ascontiguousarray(np.broadcast_to(cut, (last - i, model.network.planes, t.h, t.w)))
-            bits = frozen.model_bits(model.network, engine, planes, colours, rate)  # (h, c, w * n)
+            with frozen.products_alone(model.network):
+                bits = frozen.model_bits(model.network, engine, planes, colours, threads, rate)  # (h, c, w * n)
             by_picture = bits.reshape(t.h, colours, t.w, last - i).transpose(3, 1, 0, 2)
             out[i:last, :, t.y : t.y + t.h, t.x : t.x + t.w] = by_picture
     return out

@@ -198,15 +198,20 @@ def binary_bits(acc: Acc, addend: Ints, shift: Ints, symbols: NDArray[np.int16],
 
 
 @jit
+def bits_of(acc: Acc, r: int, addend: Ints, shift: Ints, symbol: int) -> float:
+    """-log2 softmax(logits / 64) of a symbol in row r of accumulators (m, 256), in float64: the model bits of docs."""
+    true = shifted(acc[r, symbol], addend[symbol], shift[symbol])
+    largest = true
+    for i in range(SYMBOLS):
+        largest = max(largest, shifted(acc[r, i], addend[i], shift[i]))
+    total = 0.0
+    for i in range(SYMBOLS):
+        total += math.exp((shifted(acc[r, i], addend[i], shift[i]) - largest) / LOGITS_PER_NAT)
+    return ((largest - true) / LOGITS_PER_NAT + math.log(total)) / math.log(2.0)
+
+
+@jit
 def symbol_bits(acc: Acc, addend: Ints, shift: Ints, errors: NDArray[np.int16], each: NDArray[np.float64]) -> None:
-    """each (m,) = -log2 softmax(logits / 64) at the true symbol, in float64: the model bits of docs and benchmarks."""
+    """each (m,): the bits of the true symbols (errors mod 256) of m pixels. acc (m, 256); errors (m,)."""
     for r in range(errors.shape[0]):
-        symbol = np.int64(errors[r]) & 255
-        true = shifted(acc[r, symbol], addend[symbol], shift[symbol])
-        largest = true
-        for i in range(SYMBOLS):
-            largest = max(largest, shifted(acc[r, i], addend[i], shift[i]))
-        total = 0.0
-        for i in range(SYMBOLS):
-            total += math.exp((shifted(acc[r, i], addend[i], shift[i]) - largest) / LOGITS_PER_NAT)
-        each[r] = ((largest - true) / LOGITS_PER_NAT + math.log(total)) / math.log(2.0)
+        each[r] = bits_of(acc, r, addend, shift, np.int64(errors[r]) & 255)

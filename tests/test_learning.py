@@ -21,6 +21,7 @@ from pixzip.jit import jit
 from pixzip.model_file import Model, find_model, load_model, write_model
 from pixzip.runtime import frozen, learning, plain, steps
 from pixzip.runtime.multiply import HAS_INT8, pack, store_row
+from pixzip.runtime.network import logit_row
 
 ENGINES = ["float32", *(["int8"] if HAS_INT8 else [])]
 Pixels = NDArray[np.uint8]
@@ -197,6 +198,25 @@ def test_rows_and_model_bits_agree() -> None:
     for rate in (0, 8):
         row_bits = codec.encode(model, pixels, learning=rate).row_bits
         assert abs(row_bits / evaluate.model_bits(model, pixels, learning=rate).sum() - 1) < 1e-3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("rate", [0, 8, 255])
+def test_model_bits_are_those_of_a_softmax(rate: int, engine: str) -> None:
+    model, pixels = tiny_model(5, "cl"), photo(5, (1, 3, 13, 15))
+    expected = np.empty(pixels.shape)
+
+    def visit(y: Any, columns: Any, colour: int, acc: NDArray[np.float32], errors: NDArray[np.int16]) -> None:
+        addend, shift, _ = logit_row(model.network, colour)
+        logits = ((acc.astype(np.int64) + addend) >> shift) / 64
+        true = logits[np.arange(len(errors)), errors.astype(np.int64) & 255]
+        expected[0, colour, y, columns] = (np.logaddexp.reduce(logits, axis=1) - true) / np.log(2)
+
+    plain.traverse(model.network, "float32", pixels, 3, rate, visit)
+    found = evaluate.model_bits(model, pixels, learning=rate, engine=engine)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    wrong = evaluate.model_bits(model, pixels, learning=rate + 1 & 255, engine=engine)
+    assert not np.allclose(wrong, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_learning_pays_on_a_photograph() -> None:

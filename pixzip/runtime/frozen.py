@@ -121,11 +121,17 @@ def intervals(
 
 
 def model_bits(
-    network: Frozen, engine: str, planes: NDArray[np.uint8], colours: int, rate: int = 0
+    network: Frozen, engine: str, planes: NDArray[np.uint8], colours: int, threads: int = 1, rate: int = 0
 ) -> NDArray[np.float64]:
-    """-log2 softmax of the integer logits, in float64, at every symbol: (h, colours, w * n)."""
+    """-log2 softmax of the integer logits, in float64, at every symbol: (h, colours, w * n).
+
+    threads and rate as in intervals.
+    """
     n, _, height, width = planes.shape
     bits = np.empty((height, colours, width * n), dtype=np.float64)
+    if not isinstance(network, StackNetwork):
+        steps.intervals(network, engine, planes, colours, threads=threads, rate=rate, bits=bits)
+        return bits
     of_row: Any = binary_bits if _is_binary(network) else symbol_bits
 
     def write(where: _Where, colour: int, acc: Any, head: Any, symbols: NDArray[np.int16]) -> None:
@@ -133,7 +139,7 @@ def model_bits(
         of_row(acc, *head[:2], symbols, found)
         bits[where[0], colour, where[1]] = found
 
-    _scored(network, engine, planes, colours, rate, write)
+    _scored(network, engine, planes, colours, 0, write)
     return bits
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pixzip.entropy import Lanes, quantile_of, take
 from pixzip.frame import pixel_inputs, predict
-from pixzip.frequencies import find_weight, sum_before, weigh, weight_interval
+from pixzip.frequencies import bits_of, find_weight, sum_before, weigh, weight_interval
 from pixzip.jit import entry, inner
 from pixzip.model_file import Network
 from pixzip.runtime import fused, learning
@@ -47,6 +47,7 @@ class Block(NamedTuple):
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
     intervals: NDArray[np.uint32]  # (2, h, colours, w * n): left and f, which the encoder writes; the decoder has none
+    bits: NDArray[np.float64]  # (h, colours, w * n): model bits of every symbol, where they are asked for
 
 
 class Own(NamedTuple):
@@ -171,6 +172,8 @@ def _code(
             left, frequency = weight_interval(weights, total, symbol, sum_before(weights, symbol))
             block.intervals[0, y, colour, x * n + i] = left
             block.intervals[1, y, colour, x * n + i] = frequency
+            if block.bits.shape[0] > 0:
+                block.bits[y, colour, x * n + i] = bits_of(acc, r, addend, shift, symbol)
         else:
             symbol, before = find_weight(weights, total, quantile_of(block.state, lane))
             left, frequency = weight_interval(weights, total, symbol, before)
@@ -292,7 +295,7 @@ def decode_block(
     state[:], start[:], stop[:] = lanes.state, lanes.start, lanes.stop
     intervals = np.zeros((0, 0, 0, 0), dtype=np.uint32)
     errors = np.zeros(planes.shape, dtype=np.int8)
-    block = Block(planes, errors, state, lanes.words, start, stop, intervals)
+    block = Block(planes, errors, state, lanes.words, start, stop, intervals, np.zeros((0, 0, 0)))
     _traverse(network, engine, block, colours, rate, min(threads, len(lanes.state)), progress, spent)
     Lanes(state, lanes.words, start, stop).check_finished()
     return planes
@@ -307,8 +310,12 @@ def intervals(
     threads: int = 1,
     spent: NDArray[np.int64] | None = None,
     rate: int = 0,
+    bits: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """(left, f) of every symbol of a block (n, 3, h, w): two arrays (h, colours, w * n), position x * n + picture."""
+    """(left, f) of every symbol of a block (n, 3, h, w): two arrays (h, colours, w * n), position x * n + picture.
+
+    bits, of that shape too, gets their model bits (frequencies.bits_of).
+    """
     n, _, height, width = planes.shape
     threads = min(threads, height * n)
     nothing = np.zeros((threads, 8), dtype=np.int64)  # as many lanes as threads, so that these share the rows
@@ -316,7 +323,8 @@ def intervals(
     errors = np.zeros(planes.shape, dtype=np.int8)
     words = np.zeros(0, dtype=np.uint32)
     pixels = np.array(planes)  # of the type that the decoder has: one that can be written
-    block = Block(pixels, errors, nothing.view(np.uint64)[:, 0], words, nothing[:, 1], nothing[:, 2], found)
+    state, wanted = nothing.view(np.uint64)[:, 0], np.zeros((0, 0, 0)) if bits is None else bits
+    block = Block(pixels, errors, state, words, nothing[:, 1], nothing[:, 2], found, wanted)
     _traverse(network, engine, block, colours, rate, threads, progress, spent)
     return found[0], found[1]
 
