@@ -77,9 +77,10 @@ def compress(
     image; or a Picture. model: the name of a shipped model, or a path. learning: the rate at which the model
     learns from the pixels it has coded, 0 to 255, None for the default. The file depends on image, model, tile, lanes
     and learning only, and where something is stored as WebP or PNG on the versions of libwebp and zlib; threads, engine
-    ("int8", "float32", None: the faster) and max_memory change nothing but the time. max_memory is in bytes, of the
-    whole process (docs/performance.md): fewer tiles are in work at once where it asks for that. progress is called with
-    the fraction done. Raises ImageError for what is not an image or cannot be kept without loss, LimitError for more
+    and max_memory change nothing but the time. engine: "int8" or "float32" on the CPU, None: the faster; "cuda": all
+    tiles side by side on a GPU, and those of calls from other threads with them. max_memory is in bytes, of the whole
+    process (docs/performance.md): fewer tiles are in work at once where it asks for that. progress is called with the
+    fraction done. Raises ImageError for what is not an image or cannot be kept without loss, LimitError for more
     than max_pixels pixels or max_memory bytes, ModelNotFoundError, ModelError, UsageError.
     """
     return compress_batch(

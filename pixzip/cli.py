@@ -328,19 +328,15 @@ def _bytes(context: click.Context, option: click.Parameter, value: str | None) -
     return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
 
 
-def _check_device(device: str) -> None:
-    if device == "cuda":
-        raise UsageError("--device cuda: this version codes on the CPU only")
-
-
 # ------------------------------------------------------------------------ options that commands share
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """Options as given, for the work on each file; the first four are those of decoding."""
+    """Options as given, for the work on each file; the first five are those of decoding."""
 
     model: str | None
+    device: str
     threads: int | None
     engine: str | None
     max_pixels: int
@@ -352,10 +348,15 @@ class _Settings:
     allow_jpeg: bool = False
     verify: bool = True
 
+    def __post_init__(self) -> None:
+        if self.device == "cuda" and self.engine is not None:
+            raise UsageError(f"--engine {self.engine} is of the CPU, --device cuda has its own")
+
     def _how(self, progress: Callable[[float], None]) -> dict[str, Any]:
         """What compressing and decompressing are told alike."""
+        engine = "cuda" if self.device == "cuda" else self.engine
         limits = {"max_pixels": self.max_pixels, "max_memory": self.max_memory}
-        return {"threads": self.threads, "engine": self.engine, "progress": progress} | limits
+        return {"threads": self.threads, "engine": engine, "progress": progress} | limits
 
     def decompress(self, data: bytes, progress: Callable[[float], None]) -> Picture:
         """The only picture in a .pxz file."""
@@ -420,9 +421,10 @@ _force = click.option("--force", is_flag=True, help="Overwrite outputs that exis
 _coding = _options(
     click.option(
         "--device",
-        type=click.Choice(["auto", "cpu", "cuda"]),
-        default="auto",
-        help="This version codes on the CPU only: cuda is refused.",
+        type=click.Choice(["cpu", "cuda"]),
+        default="cpu",
+        show_default=True,
+        help="cuda codes many files, or large pictures, side by side on a GPU, to the same bytes; needs PyTorch.",
     ),
     click.option("--threads", type=click.IntRange(1, 1024), help="Default: as many as there are cores."),
     click.option(
@@ -489,7 +491,6 @@ def compress(
     /,
     files: tuple[str, ...],
     output: str | None,
-    device: str,
     keep: bool,
     pack: bool,
     quiet: bool,
@@ -500,7 +501,6 @@ def compress(
     PNG, PNM, WebP, TIFF, BMP, GIF and TGA are read; what cannot be kept without loss is refused. Nothing is overwritten
     without --force, and a failure leaves no output.
     """
-    _check_device(device)
     settings = _Settings(**options)
     found = _found(files, (*_READABLE, *(_LOSSY if settings.allow_jpeg else ())), quiet=quiet)
     if not keep and (not settings.verify or output == _STREAM or _STREAM in files):
@@ -530,10 +530,15 @@ def compress(
         _each(found, begin, room.side_by_side, meter)
 
 
+#: Files in work while a GPU codes: their threads read, wait for it together, and write.
+_FED_AT_ONCE = 64
+
+
 def _room(settings: _Settings, files: _Files) -> Room:
     from pixzip.batch import Room
 
-    return Room(_cores(settings.threads), len(files.names), settings.max_memory)
+    threads = _FED_AT_ONCE if settings.device == "cuda" else _cores(settings.threads)
+    return Room(threads, len(files.names), settings.max_memory)
 
 
 def _label(files: _Files) -> str:
@@ -695,16 +700,13 @@ def _delete(source: Path) -> None:
 @_force
 @_quiet
 @click.pass_obj
-def decompress(
-    stop: _Stop, /, files: tuple[str, ...], output: str | None, device: str, quiet: bool, **options: Any
-) -> None:
+def decompress(stop: _Stop, /, files: tuple[str, ...], output: str | None, quiet: bool, **options: Any) -> None:
     """Decompress .pxz files: FILE.pxz → FILE.png; of a folder, all .pxz files in it.
 
     The output's suffix names its format: .png, .webp, .tif, .bmp, .ppm. PNG holds every picture with all its metadata;
     the others are refused where they cannot hold the pixels. Lossy formats are refused. The pictures of a file that
     holds several get the names they had, or with -o NAME.png NAME-0001.png and so on.
     """
-    _check_device(device)
     found = _found(files, (_PACKED,))
     _check_output(found.names, output)
     settings = _Settings(**options)
@@ -832,9 +834,8 @@ def _described(found: Info) -> Iterator[tuple[str, str]]:
 @_max_memory
 @_quiet
 @click.pass_obj
-def verify(stop: _Stop, /, files: tuple[str, ...], device: str, quiet: bool, **options: Any) -> None:
+def verify(stop: _Stop, /, files: tuple[str, ...], quiet: bool, **options: Any) -> None:
     """Decode .pxz files and compare the pixels with the checksum in each; of a folder, of all .pxz files in it."""
-    _check_device(device)
     found = _found(files, (_PACKED,))
     _check_output(found.names, None)
     settings = _Settings(**options)
@@ -910,7 +911,8 @@ class _Drawing:
 
     def target(self, file: str) -> tuple[Path | None, str]:
         """Where the grid goes (None: standard output), and its format. Raises UsageError, OutputError."""
-        _check_device(self.device)
+        if self.device == "cuda":
+            raise UsageError("--device cuda: pictures are drawn on the CPU only")
         if self.output == _STREAM:
             return None, "PNG"
         target = Path(self.output)

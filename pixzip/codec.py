@@ -7,18 +7,21 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.entropy import encode_words, lane_lengths, lane_order, lane_payload, read_lanes
+from pixzip.entropy import Lanes, encode_words, lane_lengths, lane_order, lane_payload, read_lanes
 from pixzip.errors import FormatError, UsageError
-from pixzip.model_file import Model
-from pixzip.runtime.engines import choose_engine
+from pixzip.model_file import Model, Network
+from pixzip.runtime.engines import DEVICES, choose_engine
 from pixzip.runtime.frozen import decode_block, intervals, products_alone, shares_a_block
 from pixzip.schedule import MAX_LANES, MAX_TILE, Tile, default_lanes, tiles_of
 
 Progress = Callable[[float], None]
+_Made = TypeVar("_Made")
 DEFAULT_TILE = 1024
 #: Rate at which the heads learn, in 1/64 of a weight's unit a step (docs/model-format.md, section 9).
 DEFAULT_LEARNING = 8
@@ -67,8 +70,8 @@ class _Share:
 
 
 def _run(
-    model: Model, work: Callable[[int, int], object], count: int, threads: int | None, at_once: int | None
-) -> list[object]:
+    model: Model, work: Callable[[int, int], _Made], count: int, threads: int | None, at_once: int | None
+) -> list[_Made]:
     """Run work(0, n), ..., work(count - 1, n), where n is the number of threads that each may use.
 
     Many tiles run side by side, which needs no waiting, but no more than at_once; few tiles one after another, each on
@@ -116,16 +119,29 @@ def encode(
     learning = rate_of(model, learning)
     first = tiles[0]
     lanes = lanes or default_lanes((first.last - first.first) * first.h * first.w)
-    engine = choose_engine(engine)
-    share = _Share(tiles, progress)
+    engine = _engine_for(model, engine)
+    cuts = [pixels[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] for t in tiles]
+    if engine in DEVICES:
+        made = _encode_on_device(model, cuts, lanes, learning, engine, at_once, progress)
+    else:
+        share = _Share(tiles, progress)
 
-    def work(index: int, threads: int) -> tuple[bytes, float]:
-        t = tiles[index]
-        cut = pixels[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w]
-        return _encode_tile(model, cut, lanes, learning, engine, threads, share.of(index))
+        def work(index: int, threads: int) -> tuple[bytes, float]:
+            return _encode_tile(model, cuts[index], lanes, learning, engine, threads, share.of(index))
 
-    made = [m for m in _run(model, work, len(tiles), threads, at_once) if isinstance(m, tuple)]
+        made = _run(model, work, len(tiles), threads, at_once)
     return Encoded(tuple(m[0] for m in made), tile, lanes, learning, sum(m[1] for m in made))
+
+
+def _engine_for(model: Model, wanted: str | None) -> str:
+    """The engine that codes with a model. Raises UsageError."""
+    if wanted not in DEVICES:
+        return choose_engine(wanted)
+    if not isinstance(model.network, Network):
+        raise UsageError(f"engine {wanted}: model {model.name} runs on the CPU only")
+    if find_spec("torch") is None:
+        raise UsageError(f"engine {wanted} needs PyTorch 2.6 or later, which is not installed")
+    return wanted
 
 
 def rate_of(model: Model, learning: int | None) -> int:
@@ -153,8 +169,32 @@ def _encode_tile(
     n, colours, height, width = cut.shape
     planes = np.ascontiguousarray(np.broadcast_to(cut, (n, model.network.planes, height, width)))
     left, frequency = _intervals(model, planes, colours, learning, engine, threads, progress)
-    row_bits = 24.0 * frequency.size - float(np.log2(frequency, dtype=np.float64).sum())
-    return _lanes(left, frequency, n, lanes, model), row_bits
+    return _lanes(left, frequency, n, lanes, model), _row_bits(frequency)
+
+
+def _row_bits(frequency: NDArray[np.uint32]) -> float:
+    return 24.0 * frequency.size - float(np.log2(frequency, dtype=np.float64).sum())
+
+
+def _encode_on_device(
+    model: Model,
+    cuts: Sequence[NDArray[np.uint8]],
+    lanes: int,
+    learning: int,
+    engine: str,
+    at_once: int | None,
+    progress: Progress | None,
+) -> list[tuple[bytes, float]]:
+    """As _encode_tile of each tile or block, which run side by side on a device."""
+    from pixzip.runtime.device.together import Call, intervals_together
+    from pixzip.runtime.device.wavefront import Block
+
+    assert isinstance(model.network, Network)
+    colours = cuts[0].shape[1]
+    planes = [np.broadcast_to(cut, (len(cut), model.network.planes, *cut.shape[2:])) for cut in cuts]
+    blocks = [Block((len(cut), *cut.shape[2:]), learning) for cut in cuts]
+    found = intervals_together(Call(model.network, engine, blocks, colours, at_once, progress), planes)
+    return [(_lanes(*pair, len(cut), lanes, model), _row_bits(pair[1])) for pair, cut in zip(found, cuts, strict=True)]
 
 
 def _intervals(
@@ -222,15 +262,48 @@ def decode(
     cuts = tiles_of(n, height, width, tile)
     if len(cuts) != len(tiles):
         raise FormatError(f"{len(tiles)} tiles, a picture of this size has {len(cuts)}")
-    engine = choose_engine(engine)
+    engine = _engine_for(model, engine)
+    sizes = [(t.last - t.first, t.h, t.w) for t in cuts]
     out = np.empty(shape, dtype=np.uint8)
+
+    def put(index: int, planes: NDArray[np.uint8]) -> None:
+        t = cuts[index]
+        out[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] = planes[:, :channels]
+
+    if engine in DEVICES:
+        streams = [read_lanes(payload, lanes) for payload in tiles]
+        for index, planes in enumerate(
+            _decode_on_device(model, sizes, streams, channels, learning, engine, at_once, progress)
+        ):
+            put(index, planes)
+        return out
     share = _Share(cuts, progress)
 
     def work(index: int, threads: int) -> None:
-        t = cuts[index]
-        size, streams = (t.last - t.first, t.h, t.w), read_lanes(tiles[index], lanes)
-        planes = decode_block(model.network, engine, streams, size, channels, share.of(index), threads, learning)
-        out[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] = planes[:, :channels]
+        streams, report = read_lanes(tiles[index], lanes), share.of(index)
+        put(index, decode_block(model.network, engine, streams, sizes[index], channels, report, threads, learning))
 
     _run(model, work, len(cuts), threads, at_once)
     return out
+
+
+def _decode_on_device(
+    model: Model,
+    sizes: Sequence[tuple[int, int, int]],
+    streams: Sequence[Lanes],
+    colours: int,
+    learning: int,
+    engine: str,
+    at_once: int | None,
+    progress: Progress | None,
+) -> list[NDArray[np.uint8]]:
+    """As frozen.decode_block of each tile or block, which run side by side on a device."""
+    from pixzip.runtime.device.together import Call, decode_together
+    from pixzip.runtime.device.wavefront import Block
+
+    assert isinstance(model.network, Network)
+    call = Call(model.network, engine, [Block(size, learning) for size in sizes], colours, at_once, progress)
+    found = decode_together(call, streams)
+    for _, ends in found:
+        ends.check_finished()
+    return [planes for planes, _ in found]

@@ -728,7 +728,7 @@ def test_output_that_appears_meanwhile_stays(
     [
         (("-o", "photo.png", "--force"), "is the input"),
         (("-o", "no/such/folder.pxz"), "no folder"),
-        (("--device", "cuda"), "CPU only"),
+        (("--device", "cuda", "--engine", "float32"), "--engine float32 is of the CPU"),
         (("--delete", "--no-verify"), "--delete"),
         (("--delete", "-o", "-"), "--delete"),
         (("--threads", "0"), "threads"),

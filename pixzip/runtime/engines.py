@@ -21,6 +21,8 @@ from pixzip.runtime.kernels import Acc
 from pixzip.runtime.multiply import HAS_INT8, SLACK, Packed, pack, padded, product
 
 ENGINES = ("int8", "float32")
+#: Engines that code all blocks of a call at once, in torch: on a GPU, or on the CPU for comparison (runtime/device).
+DEVICES = ("cuda", "torch")
 
 
 def padded_rows(rows: int) -> int:

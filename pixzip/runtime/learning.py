@@ -26,7 +26,7 @@ COARSE = 14
 FINE, ODDS = 3, 12
 #: A running mean forgets 2^-4 of itself a step.
 FORGET = 4
-_PRECISION = 26  # of the quotient rate / mean
+PRECISION = 26  # of the quotient rate / mean
 
 
 class Kind(NamedTuple):
@@ -223,7 +223,7 @@ def _learn_layer(
     weights, gradient = s.words[0], s.gradient
     shift, limit = kind.fraction, np.int64(127) << kind.fraction
     mean = _mean_size(layer, colour, thread, gradient) + kind.least
-    by = (np.int64(rate) << (_PRECISION + kind.fraction - kind.unit)) // mean
+    by = (np.int64(rate) << (PRECISION + kind.fraction - kind.unit)) // mean
     p = fused.logit(plan, colour) - 1 + last
     for j in range(thread * h // threads, (thread + 1) * h // threads):
         _gradient(sums, colour * h + j, gradient)
@@ -231,7 +231,7 @@ def _learn_layer(
         for k in range(t):
             v = np.int64(row[k])
             before += np.int32((v + (np.int64(1) << (shift - 1))) >> shift)
-            v += (gradient[k] * by + (1 << (_PRECISION - 1))) >> _PRECISION
+            v += (gradient[k] * by + (1 << (PRECISION - 1))) >> PRECISION
             v = min(max(v, -limit), limit)
             row[k] = v
             weights[k] = (v + (np.int64(1) << (shift - 1))) >> shift

@@ -19,9 +19,9 @@ from pixzip.runtime.kernels import Acc, Ints
 from pixzip.runtime.stack.maps import MapSpec, Specs, View
 
 Map = NDArray[np.int8]
-_CONV_TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
-_IS_TAPS = ((0, -1), (0, 0))
-_SS_TAPS = ((-1, -1), (-1, 0), (-1, 1))
+CONV_TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
+IS_TAPS = ((0, -1), (0, 0))
+SS_TAPS = ((-1, -1), (-1, 0), (-1, 1))
 
 
 def rounding(arrays: Arrays, product: str) -> tuple[Ints, Ints]:
@@ -40,9 +40,9 @@ def map_specs(network: Network) -> Specs:
     specs: Specs = {}
     for block, kind in enumerate(network.blocks):
         name = f"block.{block}"
-        specs[f"{name}.activation"] = MapSpec(network.channels, np.int8, 0, 0, _CONV_TAPS if kind == "c" else _IS_TAPS)
+        specs[f"{name}.activation"] = MapSpec(network.channels, np.int8, 0, 0, CONV_TAPS if kind == "c" else IS_TAPS)
         if kind == "l":
-            specs[f"{name}.state"] = MapSpec(network.lstm, np.int8, 0, 0, _SS_TAPS)
+            specs[f"{name}.state"] = MapSpec(network.lstm, np.int8, 0, 0, SS_TAPS)
             specs[f"{name}.cell"] = MapSpec(network.lstm, np.int32, 0, 0, ((-1, 0),))
     return specs
 
@@ -72,10 +72,10 @@ class Layers:
             name = f"block.{block}"
             self.activation(block, view.at(f"{name}.activation", 0, 0))
             if kind == "c":
-                self.conv(block, [view.at(f"{name}.activation", dy, dx) for dy, dx in _CONV_TAPS])
+                self.conv(block, [view.at(f"{name}.activation", dy, dx) for dy, dx in CONV_TAPS])
             else:
-                is_taps = [view.at(f"{name}.activation", dy, dx) for dy, dx in _IS_TAPS]
-                ss_taps = [view.at(f"{name}.state", dy, dx) for dy, dx in _SS_TAPS]
+                is_taps = [view.at(f"{name}.activation", dy, dx) for dy, dx in IS_TAPS]
+                ss_taps = [view.at(f"{name}.state", dy, dx) for dy, dx in SS_TAPS]
                 cells = view.at(f"{name}.cell", -1, 0), view.at(f"{name}.cell", 0, 0)
                 self.lstm(block, is_taps, ss_taps, *cells, view.at(f"{name}.state", 0, 0))
         self.features(view.m)
