@@ -3,8 +3,8 @@
     python bench/speed.py PICTURE [--model NAME] [--repeats N] [--learning RATE]
     python bench/speed.py PICTURE --profile int8 [--learning RATE]
 
-The second prints the time of each part of decoding and encoding, and the floor: the network's products alone, at the
-mean width of a decoder's step, each layer's own shape, on as many threads.
+The second prints the time of each part of decoding and encoding, and the floor: the multiply-accumulates alone, of all
+layers and of learning, at the mean width of a decoder's step, each of its own shape, on as many threads.
 
 Each engine runs in its own process (so that peak memory is its own): once to warm caches, then --repeats times; medians
 are printed. Verified before timed.
@@ -32,7 +32,8 @@ from pixzip.entropy import read_lanes
 from pixzip.jit import jit
 from pixzip.model_file import Model, find_model
 from pixzip.runtime import pipeline, steps
-from pixzip.runtime.fused import PARTS, Plan, Scratch, make_plan, make_scratch, multiply
+from pixzip.runtime.fused import _OUTPUTS, PARTS, Plan, Scratch, make_plan, make_scratch, multiply
+from pixzip.runtime.multiply import outer, whole_blocks
 from pixzip.schedule import MAX_TILE, number_of_steps
 
 Spent = NDArray[np.int64]
@@ -94,9 +95,15 @@ def floor_s(model: Model, engine: str, height: int, width: int, threads: int, le
 
 @jit
 def all_products(plan: Plan, products: int, rows: int, scratch: Scratch) -> None:
-    """Every product of the network once."""
+    """Every product of the network once; if those of learning are among them, the outer products too."""
     for p in range(products):
         multiply(plan, p, scratch.operands[0], rows, scratch, 0)
+    if products == len(plan.products):
+        channels, head = plan.products[0, _OUTPUTS], plan.products[products - 1, _OUTPUTS]
+        for outputs, inputs in ((head, channels), (256, head)):
+            made = scratch.lesson[: outputs * whole_blocks(inputs)].reshape(outputs, whole_blocks(inputs))
+            for _ in range(3):
+                outer(scratch.pairs[0], outputs, scratch.pairs[1], inputs, (rows + 1) // 2, made)
 
 
 def profile(picture: Path, model_name: str, engine: str, repeats: int, threads: int, learning: int | None) -> None:

@@ -236,6 +236,13 @@ def test_pictures_of_a_block_learn_together() -> None:
     assert not all(np.array_equal(together[..., i], alone[i]) for i in range(3))
 
 
+def test_gradients_of_thousands_of_positions_are_carried() -> None:
+    model, pixels = tiny_model(6, "c"), photo(6, (1000, 3, 4, 9))  # up to 4,000 in a step
+    assert 2 * learning._SUMMED < 4 * 1000
+    assert agree(model, pixels, 8, ENGINES[-1], lanes=2)
+    assert agree(model, pixels, 8, ENGINES[-1], threads=2, lanes=2)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_gray_pictures_learn(engine: str) -> None:
     model, pixels = tiny_model(7, "cl"), photo(7, (1, 1, 13, 15))

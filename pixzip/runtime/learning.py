@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pixzip.jit import inlined, inner
 from pixzip.model_file import Network
 from pixzip.runtime import fused
-from pixzip.runtime.fused import Plan, Scratch, lap
+from pixzip.runtime.fused import CHUNK, Plan, Scratch, lap
 from pixzip.runtime.kernels import HIDDEN_OFFSET, Acc, Ints
 from pixzip.runtime.multiply import outer, store_row, whole_blocks
 
@@ -27,6 +27,8 @@ FINE, ODDS = 3, 12
 #: A running mean forgets 2^-4 of itself a step.
 FORGET = 4
 PRECISION = 26  # of the quotient rate / mean
+#: Positions whose gradients fit 32 bits: 2^12 * 255 each.
+_SUMMED = 2048 // CHUNK * CHUNK
 
 
 class Kind(NamedTuple):
@@ -46,8 +48,12 @@ class Layer(NamedTuple):
     """What a block has learned of a layer: rows of the three heads one after another."""
 
     kept: NDArray[np.int32]  # (3 * outputs, inputs), weights with fraction more bits
-    sums: NDArray[np.int64]  # (threads, 3 * outputs, inputs), gradients of this step
-    means: NDArray[np.int64]  # (threads, 3, 2), running sums of gradients' sizes and of their weight; the same in each
+    sums: NDArray[np.int32]  # (threads, 3 * outputs, inputs in whole tiles), gradients of at most _SUMMED positions
+    carried: NDArray[np.int64]  # the same, of a step's positions before those; (threads, 0, 0) where none has so many
+    sizes: NDArray[np.int64]  # (threads, 8), of each colour: the sum of |gradient| over a thread's rows
+    means: NDArray[
+        np.int64
+    ]  # (threads, 8), of each colour: running sums of gradients' sizes, of their weight; as others'
 
 
 class Lessons(NamedTuple):
@@ -55,17 +61,21 @@ class Lessons(NamedTuple):
 
     hidden: Layer
     logit: Layer
+    filled: NDArray[np.int64]  # (threads, 8), of each colour: whether sums, whether carried are of this step
 
 
-def make_lessons(network: Network, threads: int) -> Lessons:
-    """Nothing learned yet."""
+def make_lessons(network: Network, threads: int, positions: int) -> Lessons:
+    """Nothing learned yet; a step has at most so many positions."""
 
     def layer(name: str, kind: Kind) -> Layer:
         weights = [network.arrays[f"head.{c}.{name}.weight"] for c in range(3)]
         kept = np.concatenate(weights).astype(np.int32) << kind.fraction
-        return Layer(kept, np.zeros((threads, *kept.shape), np.int64), np.zeros((threads, 3, 2), np.int64))
+        outputs, inputs = kept.shape
+        sums = np.zeros((threads, outputs, whole_blocks(inputs)), np.int32)
+        carried = np.zeros(sums.shape if positions > _SUMMED else (threads, 0, 0), np.int64)
+        return Layer(kept, sums, carried, np.zeros((threads, 8), np.int64), np.zeros((threads, 8), np.int64))
 
-    return Lessons(layer("hidden", HIDDEN), layer("logit", LOGIT))
+    return Lessons(layer("hidden", HIDDEN), layer("logit", LOGIT), np.zeros((threads, 8), np.int64))
 
 
 @inner
@@ -94,14 +104,17 @@ def gather(
     totals: NDArray[np.int32],
     lessons: Lessons,
     thread: int,
+    before: int,
     scratch: Scratch,
 ) -> None:
-    """Add the gradients of m positions to the sums of a thread.
+    """Add the gradients of m positions to the sums of a thread, which has gathered ``before`` others in this step.
 
     The coarse weights stand in spread(), their totals (m,) and the hidden layer in scratch as fused.logits left it.
     features (m, t), errors (m,): coding errors, whose low 8 bits are the symbols.
     """
     m, t = features.shape
+    if before > 0 and before % _SUMMED == 0:
+        _carry(lessons, colour, thread)
     acc = fused.multiply(plan, fused.back(plan, colour), scratch.operands[0], m, scratch, 0)
     odds = spread(plan, colour, m, scratch)
     hidden = fused.operand(plan, fused.logit(plan, colour), m, scratch.operands[1])
@@ -115,7 +128,7 @@ def gather(
         for k in range(t):
             row[k] = features[r, k]
         _put(row, t, other[r // 2 * t : (r // 2 + 1) * t], r)
-    _add_outer(one, other, depth, colour, lessons.hidden.sums[thread], scratch)
+    _add_outer(one, other, t, depth, colour, lessons, lessons.hidden.sums[thread], thread, scratch)
     for r in range(m):
         _logit_errors(odds, r, int(errors[r]) & 255, totals[r], row)
         _put(row, 256, one[r // 2 * 256 : (r // 2 + 1) * 256], r)
@@ -123,7 +136,8 @@ def gather(
         for k in range(h):
             row[k] = hidden[r, k] + np.int32(HIDDEN_OFFSET)
         _put(row, h, other[r // 2 * h : (r // 2 + 1) * h], r)
-    _add_outer(one, other, depth, colour, lessons.logit.sums[thread], scratch)
+    _add_outer(one, other, h, depth, colour, lessons, lessons.logit.sums[thread], thread, scratch)
+    lessons.filled[thread, colour] = 1
     lap(scratch.spent, fused.LEARNING)
 
 
@@ -139,15 +153,41 @@ def _put(row: Ints, size: int, pairs: Ints, r: int) -> None:
 
 
 @inner
-def _add_outer(one: Ints, other: Ints, depth: int, colour: int, sums: NDArray[np.int64], scratch: Scratch) -> None:
-    """Add the outer products of depth pairs of positions to a colour's rows of sums (3 * outputs, inputs)."""
-    outputs, inputs = sums.shape[0] // 3, sums.shape[1]
-    across = whole_blocks(inputs)
+def _add_outer(
+    one: Ints,
+    other: Ints,
+    inputs: int,
+    depth: int,
+    colour: int,
+    lessons: Lessons,
+    sums: NDArray[np.int32],
+    thread: int,
+    scratch: Scratch,
+) -> None:
+    """Add the outer products of depth pairs of positions to a colour's rows of sums (3 * outputs, inputs and more)."""
+    outputs, across = sums.shape[0] // 3, sums.shape[1]
+    own = sums[colour * outputs : (colour + 1) * outputs]
+    if lessons.filled[thread, colour] == 0:
+        outer(one, outputs, other, inputs, depth, own)
+        return
     made = scratch.lesson[: outputs * across].reshape(outputs, across)
     outer(one, outputs, other, inputs, depth, made)
     for j in range(outputs):
-        for k in range(inputs):
-            sums[colour * outputs + j, k] += np.int64(made[j, k])
+        for k in range(across):
+            own[j, k] += made[j, k]
+
+
+@inner
+def _carry(lessons: Lessons, colour: int, thread: int) -> None:
+    """Make room in a thread's sums."""
+    again = lessons.filled[thread, 3 + colour] == 1
+    for layer in (lessons.hidden, lessons.logit):
+        outputs = layer.sums.shape[1] // 3
+        for j in range(colour * outputs, (colour + 1) * outputs):
+            for k in range(layer.sums.shape[2]):
+                before = layer.carried[thread, j, k] if again else np.int64(0)
+                layer.carried[thread, j, k] = before + np.int64(layer.sums[thread, j, k])
+    lessons.filled[thread, colour], lessons.filled[thread, 3 + colour] = 0, 1
 
 
 @inner
@@ -182,69 +222,120 @@ def _hidden_errors(
 @inner
 def forget(lessons: Lessons, thread: int) -> None:
     """A new step begins: no gradients yet."""
-    for sums in (lessons.hidden.sums[thread], lessons.logit.sums[thread]):
-        for j in range(sums.shape[0]):
-            for k in range(sums.shape[1]):
-                sums[j, k] = 0
+    for k in range(lessons.filled.shape[1]):
+        lessons.filled[thread, k] = 0
 
 
 @inner
-def _gradient(sums: NDArray[np.int64], j: int, out: NDArray[np.int64]) -> None:
-    """Row j of all threads' gradients together: out (t,)."""
-    for k in range(sums.shape[2]):
-        out[k] = sums[0, j, k]
-    for i in range(1, sums.shape[0]):
-        for k in range(sums.shape[2]):
-            out[k] += sums[i, j, k]
+def _gradient(layer: Layer, filled: NDArray[np.int64], colour: int, row: int, out: NDArray[np.int64]) -> None:
+    """A row of a layer, of this colour: all threads' gradients together, out (inputs,)."""
+    inputs, begun = layer.kept.shape[1], False
+    for i in range(filled.shape[0]):
+        if filled[i, colour] == 1:
+            if begun:
+                for k in range(inputs):
+                    out[k] += np.int64(layer.sums[i, row, k])
+            else:
+                for k in range(inputs):
+                    out[k] = np.int64(layer.sums[i, row, k])
+            begun = True
+        if filled[i, 3 + colour] == 1:
+            for k in range(inputs):
+                out[k] += layer.carried[i, row, k]
+    if not begun:  # a picture of one column has steps without a pixel
+        for k in range(inputs):
+            out[k] = 0
 
 
 @inner
-def _mean_size(layer: Layer, colour: int, thread: int, row: NDArray[np.int64]) -> int:
+def _rows(layer: Layer, thread: int) -> tuple[int, int]:
+    """A thread's share of the rows of each colour: first, last + 1."""
+    threads, h = layer.sums.shape[0], layer.kept.shape[0] // 3
+    return thread * h // threads, (thread + 1) * h // threads
+
+
+@inner
+def measure(lessons: Lessons, thread: int, colours: int, scratch: Scratch) -> None:
+    """Sum up the size of this thread's share of the gradients; all threads must have gathered."""
+    gradient = scratch.gradient
+    for layer in (lessons.hidden, lessons.logit):
+        first, last = _rows(layer, thread)
+        h = layer.kept.shape[0] // 3
+        for colour in range(colours):
+            total = np.int64(0)
+            for row in range(colour * h + first, colour * h + last):
+                _gradient(layer, lessons.filled, colour, row, gradient)
+                for k in range(layer.kept.shape[1]):
+                    total += abs(gradient[k])
+            layer.sizes[thread, colour] = total
+    lap(scratch.spent, fused.LEARNING)
+
+
+@inner
+def _mean_size(layer: Layer, colour: int, thread: int) -> int:
     """Running mean over steps of the mean |gradient| of a colour, this step included."""
-    sums, means = layer.sums, layer.means[thread, colour]
-    h, t = sums.shape[1] // 3, sums.shape[2]
-    total = np.int64(0)
-    for j in range(colour * h, (colour + 1) * h):
-        _gradient(sums, j, row)
-        for k in range(t):
-            total += abs(row[k])
-    means[0] += (total << FORGET) // (h * t) - (means[0] >> FORGET)
-    means[1] += (np.int64(1) << 16) - (means[1] >> FORGET)
-    return int((means[0] << (16 - FORGET)) // means[1])
+    means, total = layer.means[thread], np.int64(0)
+    for i in range(layer.sizes.shape[0]):
+        total += layer.sizes[i, colour]
+    means[colour] += (total << FORGET) // (layer.kept.size // 3) - (means[colour] >> FORGET)
+    means[3 + colour] += (np.int64(1) << 16) - (means[3 + colour] >> FORGET)
+    return int((means[colour] << (16 - FORGET)) // means[3 + colour])
 
 
 @inner
 def _learn_layer(
-    plan: Plan, layer: Layer, kind: Kind, last: int, thread: int, rate: int, colour: int, s: Scratch
+    plan: Plan,
+    layer: Layer,
+    filled: NDArray[np.int64],
+    kind: Kind,
+    last: int,
+    thread: int,
+    rate: int,
+    colour: int,
+    scratch: Scratch,
 ) -> None:
     """Move this thread's share of a colour's layer; last: whether it is the last one."""
-    kept, sums = layer.kept, layer.sums
-    threads, h, t = sums.shape[0], kept.shape[0] // 3, kept.shape[1]
-    weights, gradient = s.words[0], s.gradient
+    h, t = layer.kept.shape[0] // 3, layer.kept.shape[1]
+    weights, gradient = scratch.words[0], scratch.gradient
     shift, limit = kind.fraction, np.int64(127) << kind.fraction
-    mean = _mean_size(layer, colour, thread, gradient) + kind.least
+    mean = _mean_size(layer, colour, thread) + kind.least
     by = (np.int64(rate) << (PRECISION + kind.fraction - kind.unit)) // mean
     p = fused.logit(plan, colour) - 1 + last
-    for j in range(thread * h // threads, (thread + 1) * h // threads):
-        _gradient(sums, colour * h + j, gradient)
-        row, before, after = kept[colour * h + j], np.int32(0), np.int32(0)
+    first, end = _rows(layer, thread)
+    kept = layer.kept
+    for j in range(first, end):
+        row = colour * h + j
+        _gradient(layer, filled, colour, row, gradient)
+        before, after, moved = np.int32(0), np.int32(0), np.int32(0)
         for k in range(t):
-            v = np.int64(row[k])
-            before += np.int32((v + (np.int64(1) << (shift - 1))) >> shift)
-            v += (gradient[k] * by + (1 << (PRECISION - 1))) >> PRECISION
-            v = min(max(v, -limit), limit)
-            row[k] = v
-            weights[k] = (v + (np.int64(1) << (shift - 1))) >> shift
-            after += weights[k]
+            v = np.int64(kept[row, k]) + ((gradient[k] * by + (1 << (PRECISION - 1))) >> PRECISION)
+            gradient[k] = min(max(v, -limit), limit)
+        for k in range(t):
+            old, new = _rounded(kept[row, k], shift), _rounded(gradient[k], shift)
+            before += old
+            after += new
+            moved |= old ^ new
+            weights[k] = new
+        for k in range(t):
+            kept[row, k] = np.int32(gradient[k])
+        if moved == 0:
+            continue
         store_row(fused.packed(plan, p), j, t, weights)
         if last == 1:  # it reads units less 128
             fused.numbers(plan, p, fused.ADDEND)[j] += np.int32(HIDDEN_OFFSET) * (after - before)
 
 
 @inner
+def _rounded(kept: int, shift: int) -> int:
+    """The weight that a kept one makes."""
+    return np.int32((np.int32(kept) + np.int32(1 << (shift - 1))) >> np.int32(shift))
+
+
+@inner
 def learn(plan: Plan, lessons: Lessons, thread: int, rate: int, colours: int, scratch: Scratch) -> None:
-    """Move this thread's share of the weights; all threads must have gathered, and wait for each other afterwards."""
+    """Move this thread's share of the weights; all threads must have measured, and wait for each other afterwards."""
+    filled = lessons.filled
     for colour in range(colours):
-        _learn_layer(plan, lessons.hidden, HIDDEN, 0, thread, rate, colour, scratch)
-        _learn_layer(plan, lessons.logit, LOGIT, 1, thread, rate, colour, scratch)
+        _learn_layer(plan, lessons.hidden, filled, HIDDEN, 0, thread, rate, colour, scratch)
+        _learn_layer(plan, lessons.logit, filled, LOGIT, 1, thread, rate, colour, scratch)
     lap(scratch.spent, fused.LEARNING)

@@ -7,7 +7,7 @@ which are the edge values left of the picture; when it has ended, zeros are writ
 place, always zeros, stands for the row above the picture.
 
 Threads share a step: each has lanes of its own, so whole rows, and waits for the others between steps, and where the
-network learns, once more before it does.
+network learns, before it measures the step's gradients and before it follows them.
 """
 
 from __future__ import annotations
@@ -195,6 +195,15 @@ def _repeat_gray(planes: NDArray[np.uint8], at: NDArray[np.int64], step: int, sl
             planes[i, colour, y, step - slope * y] = planes[i, 0, y, step - slope * y]
 
 
+@inner
+def _meet(done: Counters, thread: int, value: int, scratch: Scratch) -> None:
+    """Raise this thread's counter to value and wait for the others'."""
+    advance(done, thread, value)
+    for other in range(done.shape[0]):
+        wait_for(done, other, value)
+    lap(scratch.spent, fused.WAITING)
+
+
 @entry
 def code_steps(
     plan: Plan,
@@ -216,7 +225,7 @@ def code_steps(
 ) -> None:
     """One thread's share of steps first .. last - 1; taps (5, 2) are the (dy, dx) that fused.TAPS lists.
 
-    done holds twice the number of steps finished, and one more where only learning is left.
+    done holds three times the number of steps finished, and one or two more while a network learns.
     """
     n, _, height, width = block.planes.shape
     bases, places = scratch.bases, maps.activations.shape[1] // _DEPTH
@@ -224,7 +233,7 @@ def code_steps(
     lap(scratch.spent, fused.REST)
     for step in range(first, last):
         for other in range(done.shape[0]):
-            wait_for(done, other, 2 * step)
+            wait_for(done, other, 3 * step)
         lap(scratch.spent, fused.WAITING)
         if rate > 0:
             learning.forget(lessons, thread)
@@ -253,16 +262,15 @@ def code_steps(
                 _code(block, at, colour, step, slope, acc, *rounding, weights, errors, rate > 0, spread, totals)
                 lap(scratch.spent, fused.FREQUENCIES)
                 if rate > 0:
-                    learning.gather(plan, colour, features, errors[colour], totals, lessons, thread, scratch)
+                    learning.gather(plan, colour, features, errors[colour], totals, lessons, thread, a, scratch)
         if colours == 1:
             _repeat_gray(block.planes, own.at[:m], step, slope)
         if rate > 0:
-            advance(done, thread, 2 * step + 1)
-            for other in range(done.shape[0]):
-                wait_for(done, other, 2 * step + 1)
-            lap(scratch.spent, fused.WAITING)
+            _meet(done, thread, 3 * step + 1, scratch)
+            learning.measure(lessons, thread, colours, scratch)
+            _meet(done, thread, 3 * step + 2, scratch)
             learning.learn(plan, lessons, thread, rate, colours, scratch)
-        advance(done, thread, 2 * step + 2)
+        advance(done, thread, 3 * step + 3)
 
 
 def _make_own(plan: Plan, positions: int) -> Own:
@@ -342,12 +350,12 @@ def _traverse(
     """Run all steps of a block."""
     n, _, height, width = block.planes.shape
     slope, lanes = network.slope, len(block.state)
-    plan, lessons = fused.make_plan(network, engine), learning.make_lessons(network, threads)
+    positions = n * min(height, -(-width // slope))
+    plan, lessons = fused.make_plan(network, engine), learning.make_lessons(network, threads, positions)
     places = n * rows_in_ring(height, width, slope) + 1
     maps, done = fused.make_maps(network, _DEPTH * places), counters(threads)
     owners = owners_of(lanes, threads)
     steps, ended = number_of_steps(height, width, slope), width
-    positions = n * min(height, -(-width // slope))
     taps = np.array(fused.TAPS, dtype=np.int64)
 
     def work(thread: int) -> None:
