@@ -167,11 +167,11 @@ def _add_outer(
     """Add the outer products of depth pairs of positions to a colour's rows of sums (3 * outputs, inputs and more)."""
     outputs, across = sums.shape[0] // 3, sums.shape[1]
     own = sums[colour * outputs : (colour + 1) * outputs]
-    if lessons.filled[thread, colour] == 0:
-        outer(one, outputs, other, inputs, depth, own)
-        return
-    made = scratch.lesson[: outputs * across].reshape(outputs, across)
+    first = lessons.filled[thread, colour] == 0
+    made = own if first else scratch.lesson[: outputs * across].reshape(outputs, across)
     outer(one, outputs, other, inputs, depth, made)
+    if first:
+        return
     for j in range(outputs):
         for k in range(across):
             own[j, k] += made[j, k]
@@ -287,7 +287,6 @@ def _learn_layer(
     plan: Plan,
     layer: Layer,
     filled: NDArray[np.int64],
-    kind: Kind,
     last: int,
     thread: int,
     rate: int,
@@ -297,9 +296,9 @@ def _learn_layer(
     """Move this thread's share of a colour's layer; last: whether it is the last one."""
     h, t = layer.kept.shape[0] // 3, layer.kept.shape[1]
     weights, gradient = scratch.words[0], scratch.gradient
-    shift, limit = kind.fraction, np.int64(127) << kind.fraction
-    mean = _mean_size(layer, colour, thread) + kind.least
-    by = (np.int64(rate) << (PRECISION + kind.fraction - kind.unit)) // mean
+    shift, unit, least = LOGIT if last == 1 else HIDDEN
+    limit = np.int64(127) << shift
+    by = (np.int64(rate) << (PRECISION + shift - unit)) // (_mean_size(layer, colour, thread) + least)
     p = fused.logit(plan, colour) - 1 + last
     first, end = _rows(layer, thread)
     kept = layer.kept
@@ -334,8 +333,8 @@ def _rounded(kept: int, shift: int) -> int:
 @inner
 def learn(plan: Plan, lessons: Lessons, thread: int, rate: int, colours: int, scratch: Scratch) -> None:
     """Move this thread's share of the weights; all threads must have measured, and wait for each other afterwards."""
-    filled = lessons.filled
     for colour in range(colours):
-        _learn_layer(plan, lessons.hidden, filled, HIDDEN, 0, thread, rate, colour, scratch)
-        _learn_layer(plan, lessons.logit, filled, LOGIT, 1, thread, rate, colour, scratch)
+        for last in range(2):
+            layer = lessons.logit if last == 1 else lessons.hidden
+            _learn_layer(plan, layer, lessons.filled, last, thread, rate, colour, scratch)
     lap(scratch.spent, fused.LEARNING)

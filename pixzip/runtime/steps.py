@@ -42,7 +42,7 @@ class Block(NamedTuple):
 
     planes: NDArray[np.uint8]  # (n, 3, h, w)
     errors: NDArray[np.int8]  # (n, 3, h, w), coding errors cut at -127 and 127
-    state: NDArray[np.uint64]  # of the lanes, as in entropy.Lanes
+    state: NDArray[np.uint64]  # of the lanes, as in entropy.Lanes, and one more (_columns)
     words: NDArray[np.uint32]
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
@@ -159,7 +159,7 @@ def _code(
     The decoder finds the symbol and writes the pixel, the encoder finds the interval. Where the network learns, spread
     (m, 256) and totals (m,) get the coarse weights.
     """
-    n, lanes = block.planes.shape[0], block.state.shape[0]
+    n, lanes = block.planes.shape[0], block.state.shape[0] - 1
     encodes = block.intervals.shape[0] > 0
     for r in range(at.shape[0]):
         y, i = at[r, _Y], at[r, _PICTURE]
@@ -279,6 +279,16 @@ def _make_own(plan: Plan, positions: int) -> Own:
     return Own(np.zeros((positions, 4), dtype=np.int64), features, np.zeros((3, positions), dtype=np.int16))
 
 
+def _columns(lanes: int) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+    """State, start and stop of lanes.
+
+    A lane's numbers have a cache line of their own: threads that write to one line wait for each other. One more lane
+    than there are: a column of one number would be contiguous, and of another type to the compiler.
+    """
+    table = np.zeros((lanes + 1, 8), dtype=np.int64)
+    return table.view(np.uint64)[:, 0], table[:, 1], table[:, 2]
+
+
 def decode_block(
     network: Network,
     engine: str,
@@ -297,15 +307,14 @@ def decode_block(
     """
     n, height, width = shape
     planes = np.zeros((n, 3, height, width), dtype=np.uint8)
-    # A lane's numbers have a cache line of their own: threads that write to one line wait for each other.
-    table = np.zeros((len(lanes.state), 8), dtype=np.int64)
-    state, start, stop = table.view(np.uint64)[:, 0], table[:, 1], table[:, 2]
-    state[:], start[:], stop[:] = lanes.state, lanes.start, lanes.stop
+    count = len(lanes.state)
+    state, start, stop = _columns(count)
+    state[:count], start[:count], stop[:count] = lanes.state, lanes.start, lanes.stop
     intervals = np.zeros((0, 0, 0, 0), dtype=np.uint32)
     errors = np.zeros(planes.shape, dtype=np.int8)
     block = Block(planes, errors, state, lanes.words, start, stop, intervals, np.zeros((0, 0, 0)))
-    _traverse(network, engine, block, colours, rate, min(threads, len(lanes.state)), progress, spent)
-    Lanes(state, lanes.words, start, stop).check_finished()
+    _traverse(network, engine, block, colours, rate, min(threads, count), progress, spent)
+    Lanes(state[:count], lanes.words, start[:count], stop[:count]).check_finished()
     return planes
 
 
@@ -326,13 +335,13 @@ def intervals(
     """
     n, _, height, width = planes.shape
     threads = min(threads, height * n)
-    nothing = np.zeros((threads, 8), dtype=np.int64)  # as many lanes as threads, so that these share the rows
     found = np.zeros((2, height, colours, width * n), dtype=np.uint32)
     errors = np.zeros(planes.shape, dtype=np.int8)
     words = np.zeros(0, dtype=np.uint32)
     pixels = np.array(planes)  # of the type that the decoder has: one that can be written
-    state, wanted = nothing.view(np.uint64)[:, 0], np.zeros((0, 0, 0)) if bits is None else bits
-    block = Block(pixels, errors, state, words, nothing[:, 1], nothing[:, 2], found, wanted)
+    state, start, stop = _columns(threads)  # as many lanes as threads, so that these share the rows
+    wanted = np.zeros((0, 0, 0)) if bits is None else bits
+    block = Block(pixels, errors, state, words, start, stop, found, wanted)
     _traverse(network, engine, block, colours, rate, threads, progress, spent)
     return found[0], found[1]
 
@@ -349,7 +358,7 @@ def _traverse(
 ) -> None:
     """Run all steps of a block."""
     n, _, height, width = block.planes.shape
-    slope, lanes = network.slope, len(block.state)
+    slope, lanes = network.slope, len(block.state) - 1
     positions = n * min(height, -(-width // slope))
     plan, lessons = fused.make_plan(network, engine), learning.make_lessons(network, threads, positions)
     places = n * rows_in_ring(height, width, slope) + 1
