@@ -376,11 +376,11 @@ def test_freeze_gives_the_model_of_the_run_and_says_what_exactness_costs(
     assert main(arguments) == 0
     assert model.read_bytes() == (whole / "model.safetensors").read_bytes()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"{whole / 'last.safetensors'} (step 32): 1 pictures, ")
+    assert lines[0].startswith(f"{whole / 'last.safetensors'} (step 32): 4 pictures, 196608 sub-pixels")
     found = {line.split()[0]: float(line.split()[1]) for line in lines[1:4]}
     assert list(found) == ["float", "quantised", "exact"]
     assert found["quantised"] == pytest.approx(found["exact"], abs=2e-4)
-    assert lines[4].startswith("clipped    ") and lines[4].endswith(", of 1 crops of 32×32")
+    assert lines[4].startswith("clipped    ") and lines[4].endswith(", of 4 crops of 32×32")
     assert lines[5] == f"{model}: {model.stat().st_size} bytes"
     code, line = complaint(arguments, capsys)
     assert (code, line) == (UsageError.exit_code, f"output {model} exists: --force overwrites it")

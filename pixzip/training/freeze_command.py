@@ -16,6 +16,7 @@ from pixzip.errors import TrainingError
 
 if TYPE_CHECKING:
     from pixzip.data.cache import Pictures
+    from pixzip.data.settings import DataSettings
     from pixzip.training.checkpoint import Run
 
 
@@ -73,9 +74,10 @@ def freeze(
 
 @dataclass(frozen=True)
 class _Sources:
-    """Where the pictures are that a run is measured on and calibrated by."""
+    """Where the pictures are that a run is calibrated by, as it was trained, and those it is measured on."""
 
-    settings: Any
+    settings: DataSettings
+    validation: str
     cache: Path
     say: Callable[[str], None]
 
@@ -83,16 +85,15 @@ class _Sources:
     def of(run: Run, data: str | None, validation: str | None, cache: Path, say: Callable[[str], None]) -> _Sources:
         """Those of the run, unless others are named."""
         settings = run.config.data
-        places = (data or settings.train, validation or settings.validation)
-        return _Sources(replace(settings, train=places[0], validation=places[1]), cache, say)
+        return _Sources(replace(settings, train=data or settings.train), validation or settings.validation, cache, say)
 
     def measured(self) -> Pictures:
-        """The pictures for validation; training pictures are read only where a share of them is held out."""
+        """The pictures to measure on; training pictures are read only where a share of them is held out."""
         from pixzip.data.cache import load_pictures
         from pixzip.data.split import load_split
 
-        if self.settings.validation:
-            return load_pictures(self.settings.validation, self.cache, self.say)
+        if self.validation:
+            return load_pictures(self.validation, self.cache, self.say)
         return load_split(self.settings, self.cache, self.say)[1]
 
     def calibration_crops(self, seed: int) -> Any:
