@@ -4,11 +4,12 @@
 
 One thread, whole steps of the training loop: crops, passes, clipping, optimiser. Seconds are the process's own CPU
 time, so that other work on the machine counts less; the three loops take turns, so that it counts for all alike.
+Numbers are medians; the loss is the mean of the last steps, ten at most, and says whether the loops learn alike.
 
 plain       the float phase with the elementwise passes of the first training loop, in torch's operations
 float       the float phase
 quantised   the phase on integers, from exponents by squared error (what they are changes no time)
-matmul      the products of such a step alone, with the same shapes and strides: the machine's rate on them
+products    the products of such a step alone, with the same shapes and strides: the machine's rate on them
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class _Products(TorchDispatchMode):
     """Notes every matrix product that is made."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: Counter[_Product] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -105,7 +106,8 @@ class _Products(TorchDispatchMode):
 
 def products(made: Trainer) -> Counter[_Product]:
     """The products of one step, with their numbers."""
-    with _Products() as found:
+    found = _Products()
+    with found:
         step(made)
     return found.seen
 
@@ -164,13 +166,14 @@ def main(preset: str, steps: int, profiled: bool) -> None:
     alone = {name: products(loops[name]) for name in ("float", "quantised")}
     for name, made in loops.items():
         each_s = sorted(times[name])[steps // 2]
-        loss = float(np.mean(made.recent[-min(steps, 10) - 1 : -1] or made.recent))
-        line = f"{name:<10}{pixels / each_s:>10,.0f} pixels/s  {min(times['plain']) / min(times[name]):.2f} times plain"
+        loss = float(np.mean(made.recent[steps + 1 - min(steps, 10) : steps + 1]))
+        ratios = sorted(p / own for p, own in zip(times["plain"], times[name], strict=True))
+        line = f"{name:<10}{pixels / each_s:>10,.0f} pixels/s  {ratios[steps // 2]:.2f} times plain"
         if name in alone:
             product_s = products_s(alone[name])
             rate = macs(alone[name]) / product_s / 1e9
             line += f"  products alone {rate:.0f} G MAC/s, of which the step reaches {100 * product_s / each_s:.0f} %"
-        print(f"{line}  loss of the last steps {loss:.4f}")
+        print(f"{line}  loss {loss:.4f}")
 
 
 def _show_profile(made: Trainer) -> None:
