@@ -429,14 +429,19 @@ def test_a_network_without_an_integer_form_says_so_where_samples_would_be_and_to
 # ------------------------------------------------------------------------ the presets
 
 
-def test_the_default_preset_runs_to_its_end(pictures: Path, cache: Path, tmp_path: Path) -> None:
+def test_the_default_preset_runs_to_its_end_from_a_smaller_networks_weights(
+    whole: Path, pictures: Path, cache: Path, tmp_path: Path
+) -> None:
     """The whole recipe and the network in its full size, with few steps and small crops."""
     short = {"training.steps": 2, "training.quantised_steps": 2, "training.batch": 2, "training.report_every": 1}
     short |= {"data.crop": 16, "data.validation_crop": 16}
     settings = [word for key, value in short.items() for word in ("--set", f"{key}={value}")]
     run = tmp_path / "run"
     shared = ["--data", str(pictures), "--cache", str(cache), "--threads", "1"]
-    assert main(["train", "--preset", "default", *settings, *shared, "--out", str(run)]) == 0
+    start = ["--init", str(whole / "last.safetensors")]
+    assert main(["train", "--preset", "default", *settings, *start, *shared, "--out", str(run)]) == 0
+    assert "--init CHECKPOINT\n" in (run / "card.md").read_text()
+    assert float(log(run)[0]["train_bits_per_dim"]) < float(log(whole)[0]["train_bits_per_dim"])
     assert [row["step"] for row in log(run)] == ["1", "2", "3", "4"]
     made, shipped = find_model(run / "model.safetensors").network, find_model("default").network
     assert made.macs_per_pixel() == shipped.macs_per_pixel() and made.blocks == shipped.blocks
