@@ -114,5 +114,5 @@ def _about_samples(trainer: Trainer, model: Model | None) -> str:
     side = _sample_side(trainer)
     return (
         f"{_SAMPLES} samples of {side}×{side} pixels, seed {SEED}, temperature {TEMPERATURE}; "
-        "more of them by `pixzip sample model.safetensors`:\n\n![samples](samples.png)"
+        "more of them by `pixzip sample model.safetensors -o more.png`:\n\n![samples](samples.png)"
     )
