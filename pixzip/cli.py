@@ -5,6 +5,7 @@ Every command imports what it needs when it runs, so that --help and mistakes lo
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -23,6 +24,7 @@ import click
 
 from pixzip import __version__
 from pixzip.errors import LimitError, OutputError, PixelChecksumError, PixzipError, UsageError
+from pixzip.training.freeze_command import freeze
 
 if TYPE_CHECKING:
     from pixzip.api import Info
@@ -1059,6 +1061,7 @@ _device = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="
 @click.option("--data", help="Training pictures: a folder, or DATASET/PART:PLACE such as cifar10/train:FOLDER.")
 @click.option("--validation", help="Pictures to judge by, likewise. Default: a fixed share of --data.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
+@click.option("--init", help="Begin with the weights of another run's checkpoint; a trunk may be larger than it.")
 @_cache
 @_device
 @click.option("--threads", type=click.IntRange(1), help="Default: as many as there are cores.")
@@ -1074,6 +1077,7 @@ def train(
     data: str | None,
     validation: str | None,
     out: Path,
+    init: str | None,
     cache: Path | None,
     device: str,
     threads: int | None,
@@ -1096,6 +1100,8 @@ def train(
     tables = config.overridden(tables, settings)
     places = {"train": data, "validation": validation}
     tables["data"] = dict(tables.get("data", {})) | {key: place for key, place in places.items() if place is not None}
+    if init is not None:
+        tables = config.overridden(tables, [f"training.init={json.dumps(init)}"])
     wanted = config.from_tables(tables)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -1142,6 +1148,9 @@ def evaluate(
         found = evaluations(model, pictures, limit=limit, device=device, progress=meter.part(0, 1))
     for line in found:
         click.echo(line)
+
+
+_pixzip.add_command(freeze)
 
 
 # ------------------------------------------------------------------------ entry

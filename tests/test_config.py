@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 from pixzip.errors import TrainingError
 from pixzip.model_file import find_model
+from pixzip.nets import growth
 from pixzip.nets.network import NETWORKS
 from pixzip.nets.trunk import TrunkConfig
 from pixzip.training import config as module
@@ -26,6 +30,7 @@ from pixzip.training.config import (
     to_tables,
     to_toml,
 )
+from pixzip.training.schedule import rate_at
 
 
 @pytest.mark.parametrize("name", presets())
@@ -103,6 +108,32 @@ def test_a_network_within_a_network_is_a_table_with_an_architecture(monkeypatch:
     again = from_tables(module._parse(to_toml(to_tables(config)), "text"))
     assert again == config
     assert to_tables(config)["model"]["inner"]["channels"] == 16
+
+
+def test_the_recipe_of_the_default_model_is_a_chain_of_runs_that_grow() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    section = text.split("*The rate falls later.*", 1)[1].split("*Muon*", 1)[0].replace("\\\n", " ")
+    made: dict[str, Config] = {}
+    for line in re.findall(r"^    pixzip train (.*)$", section, re.M):
+        words = shlex.split(line)
+        options = [(words[i], words[i + 1]) for i in range(0, len(words), 2)]
+        named = dict(options)
+        tables = overridden(preset_tables(named["--preset"]), [value for key, value in options if key == "--set"])
+        tables["training"]["init"] = named.get("--init", "")
+        made[named["--out"]] = config = from_tables(tables)
+        if config.training.init:
+            growth._check_larger(made[config.training.init.split("/")[0]].model, config.model)
+    assert list(made) == ["A", "B", "C", "D", "E"]
+    fall = [rate_at(made[run].training, step) for run in "DE" for step in range(made[run].training.quantised_steps)]
+    np.testing.assert_allclose(fall, 2.5e-3 * (1 - np.arange(2300) / 2300))
+    assert rate_at(made["C"].training, made["C"].training.steps - 1) == 2.5e-3
+
+
+def test_only_a_run_that_begins_with_weights_may_leave_out_the_float_phase() -> None:
+    for settings in ({"steps": 0, "quantised_steps": 5}, {"steps": 0, "init": "c"}):
+        with pytest.raises(TrainingError, match=r"training\.steps 0: must be at least 1"):
+            from_tables({"training": settings})
+    assert from_tables({"training": {"steps": 0, "quantised_steps": 5, "init": "c"}}).training.all_steps == 5
 
 
 def test_differences_name_both_values() -> None:

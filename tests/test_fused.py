@@ -118,3 +118,19 @@ def test_gates_of_integer_products_equal_torch() -> None:
 def test_no_gradient_passes_where_a_hidden_layer_was_cut() -> None:
     held = torch.tensor([[-128, -127, 0, 126, 127]], dtype=torch.int8)
     assert fused.clear_cut(torch.ones(1, 5).bfloat16(), held).tolist() == [[0, 1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("offsets", [(-8, -7, -6, -1, 0), (-8, -7, -6), (-1, 0), (0,)])
+def test_gradients_of_taps_are_added_where_they_came_from(offsets: tuple[int, ...]) -> None:
+    into, grad = random(40, 8), random(20, 8 * len(offsets), seed=1)
+    got, reference = into.bfloat16(), into.clone()
+    fused.add_taps(got, 12, grad.bfloat16(), offsets)
+    fused.add_taps(reference, 12, grad, offsets)
+    torch.testing.assert_close(got.float(), reference, atol=0, rtol=2**-8)
+    expected = into.clone()
+    for p in range(20):
+        for j, offset in enumerate(offsets):
+            expected[12 + p + offset] += grad[p, 8 * j : 8 * j + 8]
+    torch.testing.assert_close(reference, expected)
+    fused.add_taps(wrong := into.bfloat16(), 13, grad.bfloat16(), offsets)
+    assert (wrong.float() - expected).abs().max() > 0.1

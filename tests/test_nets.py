@@ -10,6 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from naive_trunk import naive_conv, naive_row_lstm  # noqa: E402
+
 from pixzip import evaluate  # noqa: E402
 from pixzip.freeze import freeze  # noqa: E402
 from pixzip.model_file import Model, load_model  # noqa: E402
@@ -27,7 +29,7 @@ from pixzip.nets.exponents import (  # noqa: E402
     weight_exponents,
 )
 from pixzip.nets.flat_map import FlatMap  # noqa: E402
-from pixzip.nets.layers import CONV_TAPS, ConvBlock, RowLstm  # noqa: E402
+from pixzip.nets.layers import ConvBlock, RowLstm  # noqa: E402
 from pixzip.nets.quantised import (  # noqa: E402
     GateIntegers,
     HeadIntegers,
@@ -95,42 +97,6 @@ def test_gradients_equal_central_differences() -> None:
             down = loss().item()
             p += direction
         assert (up - down) / 2 == pytest.approx(expected, rel=0.08, abs=2e-3), name
-
-
-def naive_conv(x: np.ndarray[Any, Any], w1: Any, b1: Any, w2: Any, b2: Any) -> np.ndarray[Any, Any]:
-    """The convolution block, pixel by pixel, in float64: x (h, w, t)."""
-    h, w, t = x.shape
-    out = np.empty_like(x)
-    for y in range(h):
-        for xx in range(w):
-            taps = []
-            for dy, dx in CONV_TAPS:
-                inside = y + dy >= 0 and 0 <= xx + dx < w
-                taps.append(x[y + dy, xx + dx] if inside else np.zeros(t))
-            hidden = np.maximum(np.concatenate(taps) @ w1 + b1, 0)
-            out[y, xx] = x[y, xx] + hidden @ w2 + b2
-    return out
-
-
-def naive_row_lstm(x: np.ndarray[Any, Any], w_is: Any, w_ss: Any, b: Any) -> np.ndarray[Any, Any]:
-    """Equation 3 of the paper, pixel by pixel, in float64: x (h, w, t) → h (h, w, k)."""
-    height, width, _ = x.shape
-    k = w_ss.shape[1] // 4
-    state, cell = np.zeros((height, width, k)), np.zeros((height, width, k))
-
-    def at(a: np.ndarray[Any, Any], y: int, xx: int) -> np.ndarray[Any, Any]:
-        return a[y, xx] if y >= 0 and 0 <= xx < width else np.zeros(a.shape[2])
-
-    for y in range(height):
-        for xx in range(width):
-            i_s = np.concatenate([at(x, y, xx - 1), at(x, y, xx)]) @ w_is
-            s_s = np.concatenate([at(state, y - 1, xx + d) for d in (-1, 0, 1)]) @ w_ss
-            pre = i_s + s_s + b
-            o, f, i = (1 / (1 + np.exp(-pre[j * k : (j + 1) * k])) for j in range(3))
-            g = np.tanh(pre[3 * k :])
-            cell[y, xx] = f * at(cell, y - 1, xx) + i * g
-            state[y, xx] = o * np.tanh(cell[y, xx])
-    return state
 
 
 def test_layers_equal_loops_written_from_the_equations() -> None:

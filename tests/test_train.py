@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -33,6 +34,7 @@ from pixzip.training.config import Config, TrainingSettings  # noqa: E402
 from pixzip.training.loop import Trainer  # noqa: E402
 from pixzip.training.processes import Processes  # noqa: E402
 from pixzip.training.report import Entry, Log, read_log  # noqa: E402
+from pixzip.training.start import begin_from  # noqa: E402
 
 SMALL = TrunkConfig(16, 16, 8, 16, "cl")
 TRAINING = TrainingSettings(
@@ -281,6 +283,95 @@ def test_settings_that_this_run_cannot_follow_are_refused(config: Config, tmp_pa
         with pytest.raises(TrainingError, match=message):
             loop.train(changed(config, **change), tmp_path / "run", tmp_path / "cache")
     assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------------ another run's weights
+
+
+@pytest.fixture
+def begun(config: Config, tmp_path: Path) -> Path:
+    """The checkpoint of a short run at a constant rate, float only."""
+    steady = changed(config, steps=4, decay=0, quantised_steps=0, optimiser="muon", average=0.5)
+    assert loop.train(steady, tmp_path / "begun", tmp_path / "cache") == 0
+    return tmp_path / "begun" / LAST
+
+
+def test_a_run_begins_with_the_averaged_weights_of_another_grown_to_its_size(
+    begun: Path, config: Config, tmp_path: Path
+) -> None:
+    source = load_run(begun.read_bytes(), "begun")
+    wanted = replace(changed(config, init=str(begun), average=0.9), model=TrunkConfig(24, 24, 16, 24, "clc"))
+    run = Run.new(wanted, {})
+    begin_from(run, str(begun))
+    crops = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 3)).astype(np.uint8)
+    nats = [r.network.nats(r.network.prepare(crops), torch.float32).item() for r in (source, run)]
+    assert nats[1] == pytest.approx(nats[0], rel=1e-6)
+    assert run.average is not None and run.done == 0
+    assert all(torch.equal(run.average.weights[name], p) for name, p in run.network.named_parameters())
+    assert run.start == hashlib.sha256(begun.read_bytes()).hexdigest()[:32]
+
+
+def test_the_rate_may_fall_later_from_a_checkpoint_on_the_integers_alone(
+    begun: Path, config: Config, tmp_path: Path
+) -> None:
+    fall = {"steps": 0, "decay": 0, "warmup": 0, "quantised_steps": 8, "decay_shape": "linear", "quantised_rate": 1e-3}
+    wanted = changed(config, init=str(begun), quantised_final=0.5, optimiser="muon", report_every=1, **fall)
+    assert loop.train(wanted, tmp_path / "whole", tmp_path / "cache") == 0
+    rates = [float(row["rate"]) for row in read_log(tmp_path / "whole" / "log.csv")]
+    np.testing.assert_allclose(rates, 1e-3 * (1 - np.arange(8) / 16), rtol=1e-2)
+    card = (tmp_path / "whole" / "card.md").read_text()
+    assert f"SHA-256 begins with `{hashlib.sha256(begun.read_bytes()).hexdigest()[:32]}`" in card
+    assert str(begun) not in card and str(begun).encode() not in (tmp_path / "whole" / "model.safetensors").read_bytes()
+    interrupted(wanted, tmp_path / "stopped", tmp_path / "cache", [3])
+    for name in ("model.safetensors", "last.safetensors", "card.md", "samples.png"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    begun.write_bytes((tmp_path / "whole" / LAST).read_bytes())
+    with pytest.raises(TrainingError, match=r"begun with other weights than those of training\.init; --allow-changes"):
+        loop.train(wanted, tmp_path / "stopped", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (TrunkConfig(24, 8, 8, 16, "cl"), "weights of another network: model.hidden 8: must be at least 16"),
+        (TrunkConfig(16, 16, 8, 16, "lc"), "model.blocks 'lc': must begin with 'cl'"),
+        (RowLstmConfig(h=6, layers=1, head=8), "weights of another network: model.architecture trunk, now row_lstm"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(
+    model: TrunkConfig | RowLstmConfig, message: str, begun: Path, config: Config, tmp_path: Path
+) -> None:
+    wanted = replace(changed(config, init=str(begun)), model=model)
+    with pytest.raises(TrainingError, match=message):
+        loop.train(wanted, tmp_path / "run", tmp_path / "cache")
+    with pytest.raises(TrainingError, match="gone: cannot be read: No such file"):
+        loop.train(changed(config, init=str(tmp_path / "gone")), tmp_path / "run", tmp_path / "cache")
+    assert not (tmp_path / "run").exists()
+
+
+def test_networks_of_the_paper_begin_with_weights_of_their_own_sizes_only(config: Config, tmp_path: Path) -> None:
+    small = RowLstmConfig(h=6, layers=1, head=8)
+    source = Run.new(replace(config, model=small), {})
+    (tmp_path / "c").write_bytes(source.to_bytes())
+    run = Run.new(replace(changed(config, seed=1), model=small), {})
+    begin_from(run, str(tmp_path / "c"))
+    ours, theirs = dict(run.network.named_parameters()), dict(source.network.named_parameters())
+    assert all(torch.equal(p, theirs[name]) for name, p in ours.items())
+    larger = Run.new(replace(config, model=replace(small, layers=2)), {})
+    with pytest.raises(TrainingError, match=r"weights of another network: model\.layers 1, now 2"):
+        begin_from(larger, str(tmp_path / "c"))
+
+
+def test_checkpoints_from_before_a_setting_was_known_go_on(config: Config, tmp_path: Path) -> None:
+    made = trainer(config, tmp_path / "run", tmp_path / "cache")
+    state, tensors = checkpoint.parsed(made.run.to_bytes(), "c")
+    for key in ("init", "quantised_final"):
+        del state["config"]["training"][key]
+    del state["start"], state["counts"]
+    data = checkpoint.save_tensors(tensors, {checkpoint.FORMAT: json.dumps(state)})
+    made.run.check_same(data, "c", allow_changes=False)
+    made.run.restore(data, "c")
+    assert made.run.start == "" and load_run(data, "c").counts == {}
 
 
 # ------------------------------------------------------------------------ schedule, optimisers, averages

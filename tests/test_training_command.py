@@ -25,6 +25,7 @@ torch = pytest.importorskip("torch")
 
 from pixzip.cli import main  # noqa: E402
 from pixzip.errors import OutputError, TrainingDataError, TrainingError, UsageError  # noqa: E402
+from pixzip.model_file import find_model  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 #: A network and run that take seconds.
@@ -87,7 +88,7 @@ def log(folder: Path) -> list[dict[str, str]]:
 def test_a_run_leaves_all_its_documents(whole: Path) -> None:
     names = {p.name for p in whole.iterdir()}
     wanted = {"model.safetensors", "last.safetensors", "previous.safetensors", "best.safetensors"}
-    assert names == wanted | {"log.csv", "config.toml", "report.json", "card.md", "curves.png"}
+    assert names == wanted | {"log.csv", "config.toml", "report.json", "card.md", "curves.png", "samples.png"}
     card = (whole / "card.md").read_text()
     bits = json.loads((whole / "report.json").read_text())["validation_bits_per_dim"]
     assert set(bits) == {"float", "quantised", "exact"}
@@ -96,6 +97,16 @@ def test_a_run_leaves_all_its_documents(whole: Path) -> None:
     assert len(log(whole)) == 32
     with Image.open(whole / "curves.png") as image:
         assert len(image.getcolors(1 << 20) or []) >= 4
+    with Image.open(whole / "samples.png") as image:
+        assert image.size == (4 * 16 + 3 * 2,) * 2 and len(image.getcolors(1 << 20) or []) > 1000
+    assert "16 samples of 16×16 pixels, seed 0, temperature 0.9" in card and "![samples](samples.png)" in card
+
+
+def test_the_samples_are_those_that_the_command_draws(whole: Path, tmp_path: Path) -> None:
+    drawn = ["--rows", "4", "--columns", "4", "--size", "16x16", "--temperature", "0.9", "-o", str(tmp_path / "s.png")]
+    assert main(["sample", str(whole / "model.safetensors"), *drawn]) == 0
+    with Image.open(tmp_path / "s.png") as ours, Image.open(whole / "samples.png") as theirs:
+        assert ours.tobytes() == theirs.tobytes()
 
 
 def test_the_configuration_of_a_run_makes_the_same_model_again(whole: Path, cache: Path, tmp_path: Path) -> None:
@@ -352,6 +363,88 @@ def test_evaluate_refuses_what_is_no_model(
     (tmp_path / "cut.safetensors").write_bytes(data[:-9])
     code, line = complaint(["evaluate", tmp_path / "cut.safetensors", pictures, "--cache", cache], capsys)
     assert code == TrainingError.exit_code and "damaged checkpoint" in line
+
+
+# ------------------------------------------------------------------------ freeze
+
+
+def test_freeze_gives_the_model_of_the_run_and_says_what_exactness_costs(
+    whole: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "m.safetensors"
+    arguments = ["freeze", str(whole / "last.safetensors"), "-o", str(model), "--cache", str(cache), "--threads", "1"]
+    assert main(arguments) == 0
+    assert model.read_bytes() == (whole / "model.safetensors").read_bytes()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{whole / 'last.safetensors'} (step 32): 4 pictures, 196608 sub-pixels")
+    found = {line.split()[0]: float(line.split()[1]) for line in lines[1:4]}
+    assert list(found) == ["float", "quantised", "exact"]
+    assert found["quantised"] == pytest.approx(found["exact"], abs=2e-4)
+    assert lines[4].startswith("clipped    ") and lines[4].endswith(", of 4 crops of 32×32")
+    assert lines[5] == f"{model}: {model.stat().st_size} bytes"
+    code, line = complaint(arguments, capsys)
+    assert (code, line) == (UsageError.exit_code, f"output {model} exists: --force overwrites it")
+
+
+def test_freeze_chooses_the_scales_that_a_float_run_would(
+    pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, model = tmp_path / "run", tmp_path / "m.safetensors"
+    float_only = [*TINY, "--set", "training.quantised_steps=0", "--data", str(pictures), "--cache", str(cache)]
+    assert main(["train", *float_only, "--out", str(run)]) == 0
+    frozen = ["freeze", str(run / "last.safetensors"), "-o", str(model), "--cache", str(cache)]
+    assert main([*frozen, "--validation", str(pictures), "--limit", "2"]) == 0
+    assert model.read_bytes() == (run / "model.safetensors").read_bytes()
+    assert "2 pictures, 98304 sub-pixels" in capsys.readouterr().out
+
+
+def test_freeze_refuses_what_has_no_exact_model(
+    pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = ["-o", tmp_path / "m", "--cache", cache]
+    code, line = complaint(["freeze", tmp_path / "gone", *shared], capsys)
+    assert (code, line) == (TrainingError.exit_code, f"{tmp_path / 'gone'}: cannot be read: No such file or directory")
+    code, line = complaint(["freeze", pictures / "0.png", *shared], capsys)
+    assert code == TrainingError.exit_code and "damaged checkpoint" in line
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_network_without_an_integer_form_says_so_where_samples_would_be_and_to_freeze(
+    pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, part = tmp_path / "run", 'architecture = "row_lstm"\nh = 6\nlayers = 1\nhead = 8\n'
+    parts = f"[model.small]\n{part}[model.large]\n{part}"
+    training = "[training]\nsteps = 2\nbatch = 2\n[data]\ncrop = 8\nvalidation_crop = 8\n"
+    (tmp_path / "c.toml").write_text(f'[model]\narchitecture = "multiscale"\nfeatures = 3\n{parts}{training}')
+    config = ["--config", str(tmp_path / "c.toml"), "--threads", "1", "--cache", str(cache)]
+    assert main(["train", *config, "--data", str(pictures), "--out", str(run)]) == 0
+    card = (run / "card.md").read_text()
+    assert "No samples: they are drawn from a frozen model, and multiscale has none yet." in card
+    assert not (run / "samples.png").exists() and not (run / "model.safetensors").exists()
+    code, line = complaint(["freeze", run / "last.safetensors", "-o", tmp_path / "m", "--cache", cache], capsys)
+    assert (code, line) == (TrainingError.exit_code, "multiscale has no integer form yet")
+    assert not (tmp_path / "m").exists()
+
+
+# ------------------------------------------------------------------------ the presets
+
+
+def test_the_default_preset_runs_to_its_end_from_a_smaller_networks_weights(
+    whole: Path, pictures: Path, cache: Path, tmp_path: Path
+) -> None:
+    """The whole recipe and the network in its full size, with few steps and small crops."""
+    short = {"training.steps": 2, "training.quantised_steps": 2, "training.batch": 2, "training.report_every": 1}
+    short |= {"data.crop": 16, "data.validation_crop": 16}
+    settings = [word for key, value in short.items() for word in ("--set", f"{key}={value}")]
+    run = tmp_path / "run"
+    shared = ["--data", str(pictures), "--cache", str(cache), "--threads", "1"]
+    start = ["--init", str(whole / "last.safetensors")]
+    assert main(["train", "--preset", "default", *settings, *start, *shared, "--out", str(run)]) == 0
+    assert "--init CHECKPOINT\n" in (run / "card.md").read_text()
+    assert float(log(run)[0]["train_bits_per_dim"]) < float(log(whole)[0]["train_bits_per_dim"])
+    assert [row["step"] for row in log(run)] == ["1", "2", "3", "4"]
+    made, shipped = find_model(run / "model.safetensors").network, find_model("default").network
+    assert made.macs_per_pixel() == shipped.macs_per_pixel() and made.blocks == shipped.blocks
 
 
 # ------------------------------------------------------------------------ the document

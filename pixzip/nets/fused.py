@@ -290,6 +290,26 @@ def _activated(
 
 
 @_fast
+def _add_taps(into: Bits, first: int, grad: Bits, offsets: NDArray[np.int64]) -> None:
+    """Add grad[p, j] (m, taps, c) to into[first + p + offsets[j]] for all p and j; each sum is rounded once."""
+    m, c = grad.shape[0], into.shape[1]
+    taps = offsets.shape[0]
+    real = np.empty(c, np.float32)
+    for q in range(offsets.min(), m + offsets.max()):
+        row = into[first + q]
+        for i in range(c):
+            real[i] = _load(row[i])
+        for j in range(taps):
+            p = q - offsets[j]
+            if 0 <= p < m:
+                part = grad[p, j * c : (j + 1) * c]
+                for i in range(c):
+                    real[i] += _load(part[i])
+        for i in range(c):
+            row[i] = _store(real[i])
+
+
+@_fast
 def _clear_cut(gradient: Bits, held: NDArray[np.int8]) -> None:
     """Zero where held is at either end of int8."""
     m, k = gradient.shape
@@ -385,6 +405,18 @@ def integer_gates(
     acc_is, acc_ss = (product.numpy() for product in products)
     scale_is, scale_ss = (scale.numpy() for scale in scales)
     _activated(acc_is, acc_ss, scale_is, scale_ss, bias.numpy(), width, _bits(gates))
+
+
+def add_taps(into: Tensor, first: int, grad: Tensor, offsets: tuple[int, ...]) -> None:
+    """Add part j of grad (m, taps * c) to rows first + offsets[j], ... of into (size, c), for every tap j, in place.
+
+    Offsets may overlap; rows between them are left as they are. In bfloat16 a sum over taps is rounded once.
+    """
+    if _on_cpu(grad) and into.is_contiguous() and grad.is_contiguous():
+        _add_taps(_bits(into), first, _bits(grad), np.array(offsets))
+        return
+    for offset, part in zip(offsets, grad.split(into.shape[1], dim=1), strict=True):
+        into[first + offset : first + offset + part.shape[0]] += part
 
 
 def relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:

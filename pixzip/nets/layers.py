@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pixzip.nets.flat_map import FlatMap
-from pixzip.nets.fused import lstm_cell, lstm_cell_gradient, relu_gradient
+from pixzip.nets.fused import add_taps, lstm_cell, lstm_cell_gradient, relu_gradient
 
 #: (dy, dx) taps of a masked convolution on features (mask B, cut to slope 2): own position last.
 CONV_TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
@@ -29,9 +29,7 @@ def gather_taps(m: FlatMap, x: Tensor, taps: tuple[tuple[int, int], ...], lo: in
 
 def scatter_taps(m: FlatMap, grad: Tensor, taps: tuple[tuple[int, int], ...], lo: int, into: Tensor) -> None:
     """Transpose of gather_taps: add each tap's part of grad to the positions it came from."""
-    for (dy, dx), part in zip(taps, grad.split(into.shape[1], dim=1), strict=True):
-        o = lo + m.offset(dy, dx)
-        into[o : o + part.shape[0]] += part
+    add_taps(into, lo, grad, tuple(m.offset(dy, dx) for dy, dx in taps))
 
 
 class ConvBlock(torch.autograd.Function):
@@ -67,7 +65,8 @@ class ConvBlock(torch.autograd.Function):
             dw2 += hidden[lo:hi].t() @ d_out
             db2 += d_out.sum(0)
             d_hidden = relu_gradient(d_out @ w2c.t(), hidden[lo:hi])
-            dw1 += gather_taps(m, x, CONV_TAPS, lo, hi).t() @ d_hidden
+            # The product turns its left operand: the narrower one there costs less.
+            dw1 += (d_hidden.t() @ gather_taps(m, x, CONV_TAPS, lo, hi)).t()
             db1 += d_hidden.sum(0)
             scatter_taps(m, d_hidden @ w1c.t(), CONV_TAPS, lo, dx)
         m.zero_columns(dx)

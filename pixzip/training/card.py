@@ -13,10 +13,13 @@ from pixzip.training.checkpoint import Run
 from pixzip.training.config import to_tables, to_toml, without_places
 
 
-def card(run: Run, model: Model | None, report: dict[str, Any], counts: dict[str, int]) -> str:
-    """What the network is, what it was trained on and how, and what was measured. No places, no times."""
-    parts = [_head(run, model), _data(run, counts), _recipe(run), _measured(report), _saturated(report)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+def card(run: Run, model: Model | None, report: dict[str, Any], samples: str) -> str:
+    """What the network is, what it was trained on and how, and what was measured. No places, no times.
+
+    samples: a sentence on them, and where they are.
+    """
+    parts = [_head(run, model), _data(run), _recipe(run), _measured(report), _saturated(report)]
+    return "\n\n".join(part for part in (*parts, f"## Samples\n\n{samples}") if part) + "\n"
 
 
 def _table(rows: dict[str, str]) -> str:
@@ -36,9 +39,9 @@ def _head(run: Run, model: Model | None) -> str:
     return f"# A pixzip model\n\n{_table(rows)}\n\n![bits/dim over steps](curves.png)"
 
 
-def _data(run: Run, counts: dict[str, int]) -> str:
+def _data(run: Run) -> str:
     names = {"train": "training", "validation": "validation"}
-    rows = {names[part]: f"{counts[part]:,} pictures, digest `{run.data[part]}`" for part in counts}
+    rows = {names[part]: f"{count:,} pictures, digest `{run.data[part]}`" for part, count in run.counts.items()}
     note = run.config.data.note or "Not described: say here what the pictures are and under which licences."
     return f"## Pictures\n\n{_table(rows)}\n\n{note}"
 
@@ -48,7 +51,11 @@ def _recipe(run: Run) -> str:
     slower = f"\n\nThe rate was halved at each of these setbacks:\n{setbacks}" if setbacks else ""
     text = to_toml(without_places(to_tables(run.config)))
     command = "    pixzip train --config CONFIG.toml --data PICTURES --validation PICTURES --out RUN"
-    return f"## Recipe\n\n{command}\n\nwith this configuration:\n\n```toml\n{text}```{slower}"
+    start = ""
+    if run.start:
+        command += " --init CHECKPOINT"
+        start = f" and the weights of a checkpoint whose SHA-256 begins with `{run.start}`"
+    return f"## Recipe\n\n{command}\n\nwith this configuration{start}:\n\n```toml\n{text}```{slower}"
 
 
 def _measured(report: dict[str, Any]) -> str:

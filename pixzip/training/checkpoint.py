@@ -32,7 +32,7 @@ from pixzip.training.watch import Watch
 #: The only key of the file's metadata (with two, safetensors would write them in any order).
 FORMAT = "pixzip-checkpoint"
 #: A checkpoint's settings may differ in these when a run goes on: they do not touch the weights.
-_FREE = ("data.train", "data.validation", "data.note", "training.report_every", "training.setbacks")
+_FREE = ("data.train", "data.validation", "data.note", "training.init", "training.report_every", "training.setbacks")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,11 @@ class Setback:
 
 @dataclass
 class Run:
-    """What a checkpoint holds. ``data`` names the pictures by digest; ``best`` is the lowest validation bits/dim."""
+    """What a checkpoint holds. ``best`` is the lowest validation bits/dim.
+
+    ``data`` names training and validation pictures by digest, ``counts`` has their numbers (none in checkpoints of
+    earlier versions); ``start`` is the digest of the checkpoint that the weights began with, empty where random.
+    """
 
     config: Config
     network: Any
@@ -58,13 +62,15 @@ class Run:
     setbacks: list[Setback] = field(default_factory=list)
     best: float = math.inf
     done: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    start: str = ""
 
     @staticmethod
-    def new(config: Config, data: dict[str, str], device: str = "cpu") -> Run:
+    def new(config: Config, data: dict[str, str], device: str = "cpu", counts: dict[str, int] | None = None) -> Run:
         """A run before its first step."""
         network = build(config.model, config.training.seed).to(device)
         average = Average(network, config.training.average) if config.training.average else None
-        return Run(config, network, make_optimisers(network, config.training), average, data)
+        return Run(config, network, make_optimisers(network, config.training), average, data, counts=counts or {})
 
     def names(self) -> dict[int, str]:
         """Parameter names by identity."""
@@ -83,6 +89,8 @@ class Run:
             "step": self.done,
             "config": to_tables(self.config),
             "data": self.data,
+            "counts": self.counts,
+            "start": self.start,
             "watch": asdict(self.watch),
             "setbacks": [asdict(s) for s in self.setbacks],
             "best": None if math.isinf(self.best) else self.best,
@@ -116,15 +124,19 @@ class Run:
         self.setbacks = [Setback(**s) for s in state["setbacks"]]
         self.best = math.inf if state["best"] is None else state["best"]
         self.done = state["step"]
+        self.start = state.get("start", "")
 
     def check_same(self, data: bytes, name: str, *, allow_changes: bool) -> None:
         """Raise TrainingError where a checkpoint is of another network, other pictures or another recipe."""
         state, _ = parsed(data, name)
-        found = [d for d in differences(state["config"], to_tables(self.config)) if d.split(" ")[0] not in _FREE]
+        stored = to_tables(from_tables(state["config"]))  # with the defaults of keys that came later
+        found = [d for d in differences(stored, to_tables(self.config)) if d.split(" ")[0] not in _FREE]
         model = [d for d in found if d.startswith("model.")]
         if model:
             raise TrainingError(f"{name}: checkpoint of another network: {'; '.join(model)}")
         found += [f"{part} pictures" for part in self.data if state["data"].get(part) != self.data[part]]
+        if state.get("start", "") != self.start:
+            found.append("begun with other weights than those of training.init")
         if found and not allow_changes:
             raise TrainingError(f"{name}: checkpoint of another run: {'; '.join(found)}; --allow-changes goes on so")
 
@@ -167,7 +179,7 @@ def parsed(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def load_run(data: bytes, name: str, device: str = "cpu") -> Run:
     """A run as its checkpoint has it, for evaluation; the averaged weights are put in place."""
     state, _ = parsed(data, name)
-    run = Run.new(from_tables(state["config"]), state["data"], device)
+    run = Run.new(from_tables(state["config"]), state["data"], device, state.get("counts"))
     run.restore(data, name)
     if run.average is not None:
         run.average.become_weights(run.network)
@@ -224,9 +236,12 @@ def read_good(folder: Path, setbacks: list[Setback]) -> tuple[str, bytes] | None
 
 
 def _read(path: Path) -> bytes | None:
+    return read_checkpoint(path) if path.exists() else None
+
+
+def read_checkpoint(path: Path) -> bytes:
+    """The bytes of a checkpoint. Raises TrainingError where the file cannot be read."""
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read: {error.strerror}") from None

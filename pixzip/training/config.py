@@ -43,7 +43,10 @@ class TrainingSettings:
     Phase one, float: the rate rises over ``warmup`` steps, stays at ``rate`` until ``decay`` steps before the end and
     falls (``decay_shape``) to ``rate * final``. Until the fall begins a run does not depend on its length, so it can
     be prolonged. Phase two (``quantised_steps``; networks with an integer form): the same on the network's integers,
-    from ``quantised_rate`` down to nothing.
+    from ``quantised_rate`` down to ``quantised_rate * quantised_final``.
+
+    ``init`` is the checkpoint of another run whose weights this one begins with, the network being the same or, a
+    trunk, larger. Only such a run may do without a float phase.
 
     ``batch`` crops make a step, whatever number of processes they are spread over and in however many parts
     (``accumulate``) each process takes its share. ``average`` is the decay of a moving average of the weights, which
@@ -60,6 +63,8 @@ class TrainingSettings:
     final: float = 0.3
     quantised_steps: int = 0
     quantised_rate: float = 7e-4
+    quantised_final: float = 0.0
+    init: str = ""
     optimiser: str = "adamw"
     other_rate: float = 0.0
     beta1: float = 0.9
@@ -82,12 +87,14 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be followed."""
-        least = {"steps": 1, "quantised_steps": 0, "warmup": 0, "decay": 0, "batch": 1, "accumulate": 1, "seed": 0}
-        least |= {"setbacks": 0, "report_every": 1, "validate_every": 1, "save_every": 1}
+        least = {"steps": 0 if self.init and self.quantised_steps else 1, "quantised_steps": 0, "warmup": 0, "decay": 0}
+        least |= {"batch": 1, "accumulate": 1, "seed": 0, "setbacks": 0}
+        least |= {"report_every": 1, "validate_every": 1, "save_every": 1}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise TrainingError(f"training.{name} {getattr(self, name)}: must be at least {low}")
-        for name in ("final", "average", "beta1", "beta2", "momentum", "other_rate", "weight_decay", "spike"):
+        shares = ("final", "quantised_final", "average", "beta1", "beta2", "momentum", "weight_decay")
+        for name in (*shares, "other_rate", "spike"):
             high = {"other_rate": 10.0, "spike": 1e9}.get(name, 1.0)
             if not 0 <= getattr(self, name) <= high:
                 raise TrainingError(f"training.{name} {getattr(self, name)}: must be from 0 to {high:g}")
@@ -244,9 +251,12 @@ def to_toml(tables: Tables) -> str:
 
 
 def without_places(tables: Tables) -> Tables:
-    """Tables as they go into a model file and its card: not where the pictures lay."""
-    data = {key: value for key, value in tables["data"].items() if key not in ("train", "validation")}
-    return tables | {"data": data}
+    """Tables as they go into a model file and its card: not where the pictures and another run's checkpoint lay."""
+    places = {"data": ("train", "validation"), "training": ("init",)}
+    return {
+        section: {key: value for key, value in table.items() if key not in places.get(section, ())}
+        for section, table in tables.items()
+    }
 
 
 def _toml_table(name: str, table: Tables) -> str:

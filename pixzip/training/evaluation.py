@@ -40,8 +40,14 @@ class Subject:
 def evaluations(
     model: str, pictures: Pictures, *, limit: int | None, device: str, progress: Callable[[float], None]
 ) -> Iterator[str]:
-    """Lines for a person; everything is measured before the first comes."""
-    subject = _subject(model, device, pictures.planes)
+    """Lines for a person, of a checkpoint or a model; everything is measured before the first comes."""
+    return measured(_subject(model, device, pictures.planes), pictures, limit=limit, progress=progress)
+
+
+def measured(
+    subject: Subject, pictures: Pictures, *, limit: int | None, progress: Callable[[float], None]
+) -> Iterator[str]:
+    """As ``evaluations``, of a subject."""
     order = np.argsort(pictures.hashes, kind="stable")[:limit] if limit else np.arange(len(pictures))
     chosen = pictures.select(order)
     dims = chosen.heights * chosen.widths * subject.planes
@@ -93,8 +99,8 @@ def _subject(model: str, device: str, planes: int) -> Subject:
     """A checkpoint where the file is one, else a model."""
     path = Path(model)
     if path.is_file() and b'"pixzip-checkpoint"' in _head(path):
-        return _checkpoint(load_run(path.read_bytes(), model, device), model)
-    return _frozen(find_model(model), planes)
+        return subject_of_run(load_run(path.read_bytes(), model, device), model)
+    return subject_of_model(find_model(model), planes)
 
 
 def _head(path: Path) -> bytes:
@@ -104,8 +110,8 @@ def _head(path: Path) -> bytes:
         return file.read(min(length, 1 << 26))
 
 
-def _frozen(model: Model, planes: int) -> Subject:
-    """Pictures of one plane count as the codec codes them, by the first colour alone."""
+def subject_of_model(model: Model, planes: int) -> Subject:
+    """A frozen model's exact bits; pictures of one plane count as the codec codes them, by the first colour alone."""
 
     def exact(pixels: Pixels) -> NDArray[np.float64]:
         bits = model_bits(model, np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), learning=0)
@@ -114,7 +120,8 @@ def _frozen(model: Model, planes: int) -> Subject:
     return Subject(model.name, planes, {"exact": exact})
 
 
-def _checkpoint(run: Run, name: str) -> Subject:
+def subject_of_run(run: Run, name: str) -> Subject:
+    """A run's bits by its float network, and by its integers as trained where it has them."""
     planes = run.config.data.planes
 
     def summed(nats: Callable[[Any], torch.Tensor]) -> Measure:

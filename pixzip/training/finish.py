@@ -1,4 +1,4 @@
-"""A run that has ended → model file, report, curves and card."""
+"""A run that has ended → model file, report, curves, samples and card."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from pixzip import drawing
 from pixzip.data.crops import Pixels
 from pixzip.evaluate import model_bits
 from pixzip.files import staged
+from pixzip.image import from_array, write_image
 from pixzip.model_file import Model, load_model
 from pixzip.training import integers
 from pixzip.training.card import card
+from pixzip.training.checkpoint import Run
 from pixzip.training.config import to_tables, without_places
 from pixzip.training.curves import curves
 from pixzip.training.report import read_log
@@ -24,14 +28,16 @@ if TYPE_CHECKING:
 #: Float, quantised and exact bits are compared on as many pixels of the validation crops.
 _COMPARED_PX = 1 << 20
 #: Crops that saturation is counted on.
-_SATURATION_CROPS = 8
+SATURATION_CROPS = 8
+#: Samples of the grid: how many, in how many columns, and their longest side.
+_SAMPLES, _SAMPLE_COLUMNS, _SAMPLE_PX = 16, 4, 32
+SEED = 0
+#: At 1, what the model believes, most samples of a small network end in noise.
+TEMPERATURE = "0.9"
 
 
-def finish(trainer: Trainer, counts: dict[str, int], say: Callable[[str], None]) -> None:
-    """Write model.safetensors (of networks with an integer form), report.json, curves.png and card.md.
-
-    counts: training and validation pictures.
-    """
+def finish(trainer: Trainer, say: Callable[[str], None]) -> None:
+    """Write model.safetensors (of networks with an integer form), samples.png, report.json, curves.png and card.md."""
     run = trainer.run
     if run.average is not None:
         run.average.become_weights(run.network)
@@ -44,18 +50,18 @@ def finish(trainer: Trainer, counts: dict[str, int], say: Callable[[str], None])
     if not trainer.processes.leads:
         return
     model = None
+    if (data := frozen(run, lambda: integers.calibration_crops(trainer.crops))) is not None:
+        _write(trainer, "model.safetensors", data)
+        model = load_model(data, "model")
+        bits["exact"] = exact_bits(model, crops)
+        report["model_bytes"] = len(data)
+        _write(trainer, "samples.png", samples(trainer))
     if run.exponents is not None:
-        model = _freeze(trainer, counts)
-        bits["exact"] = exact_bits(model, crops)
-        sample = run.network.prepare(crops[:_SATURATION_CROPS])
-        report |= {"model_bytes": len(model.data), "saturated": integers.saturation(run.network, sample, run.exponents)}
-    elif integers.freezes_untuned(run.network):
-        model = _freeze(trainer, counts)
-        bits["exact"] = exact_bits(model, crops)
-        report |= {"model_bytes": len(model.data)}
+        sample = run.network.prepare(crops[:SATURATION_CROPS])
+        report["saturated"] = integers.saturation(run.network, sample, run.exponents)
     _write(trainer, "report.json", json.dumps(report, indent=1).encode())
     _write(trainer, "curves.png", curves(read_log(trainer.folder / "log.csv")))
-    _write(trainer, "card.md", card(run, model, report, counts).encode())
+    _write(trainer, "card.md", card(run, model, report, _about_samples(trainer, model)).encode())
     shown = ", ".join(f"{name} {value:.4f}" for name, value in bits.items())
     say(f"validation bits/dim: {shown}" + (f"; model {len(model.data)} bytes" if model is not None else ""))
     if model is None:
@@ -69,22 +75,44 @@ def _write(trainer: Trainer, name: str, data: bytes) -> None:
         pass
 
 
-def _freeze(trainer: Trainer, counts: dict[str, int]) -> Model:
-    """The model file, written and read."""
-    run = trainer.run
-    info = without_places(to_tables(run.config)) | {
-        "pictures": {part: {"count": counts[part], "digest": run.data[part]} for part in counts},
-        "setbacks": [s.reason for s in run.setbacks],
-    }
+def frozen(run: Run, calibration_crops: Callable[[], Pixels]) -> bytes | None:
+    """The model file of a run, or None of a network without an integer form.
+
+    A network that is trained on its integers must have its exponents; others are calibrated on the crops.
+    """
+    pictures = {name: {"count": run.counts.get(name), "digest": digest} for name, digest in run.data.items()}
+    setbacks = [s.reason for s in run.setbacks]
+    info = without_places(to_tables(run.config)) | {"pictures": pictures, "setbacks": setbacks, "start": run.start}
     if run.exponents is not None:
-        data = integers.frozen(run.network, run.exponents, info)
-    else:
-        data = integers.frozen_untuned(run.network, trainer.calibration_crops(), info)
-    _write(trainer, "model.safetensors", data)
-    return load_model(data, "model")
+        return integers.frozen(run.network, run.exponents, info)
+    if integers.freezes_untuned(run.network):
+        return integers.frozen_untuned(run.network, calibration_crops(), info)
+    return None
 
 
 def exact_bits(model: Model, crops: Pixels) -> float:
     """Bits/dim of the frozen model, computed as a decoder computes them; crops (n, h, w, 3), each a picture."""
     pixels = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
     return float(model_bits(model, pixels, learning=0).mean())
+
+
+def samples(trainer: Trainer) -> bytes:
+    """PNG bytes of a grid of pictures drawn from the model file in the run's folder."""
+    side, path = _sample_side(trainer), trainer.folder / "model.safetensors"
+    drawn = drawing.sample(path, _SAMPLES, (side, side), SEED, TEMPERATURE, threads=torch.get_num_threads())
+    return write_image(from_array(drawing.grid(drawn, _SAMPLE_COLUMNS)), "PNG")
+
+
+def _sample_side(trainer: Trainer) -> int:
+    return min(_SAMPLE_PX, trainer.run.config.data.crop)
+
+
+def _about_samples(trainer: Trainer, model: Model | None) -> str:
+    """What the card says of the samples."""
+    if model is None:
+        return f"No samples: they are drawn from a frozen model, and {trainer.run.config.architecture} has none yet."
+    side = _sample_side(trainer)
+    return (
+        f"{_SAMPLES} samples of {side}×{side} pixels, seed {SEED}, temperature {TEMPERATURE}; "
+        "more of them by `pixzip sample model.safetensors -o more.png`:\n\n![samples](samples.png)"
+    )

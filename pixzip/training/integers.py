@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pixzip.data.crops import Pixels, RandomCrops
 from pixzip.freeze import freeze, freeze_network
 from pixzip.nets.calibration import calibrated, observe
 from pixzip.nets.exponents import HIDDEN, ConvExponents, Exponents
@@ -21,6 +20,8 @@ from pixzip.nets.tables import make_tables
 from pixzip.nets.trunk import Batch, TrunkModel
 
 TABLES = make_tables()
+#: Crops that calibration looks at, drawn with a seed of their own.
+_CALIBRATION_CROPS = 24
 
 
 def has_integers(network: Any) -> bool:
@@ -33,7 +34,12 @@ def freezes_untuned(network: Any) -> bool:
     return isinstance(network, Stack)
 
 
-def frozen_untuned(network: Any, crops: NDArray[np.uint8], info: dict[str, Any]) -> bytes:
+def calibration_crops(crops: RandomCrops) -> Pixels:
+    """Crops of a seed of their own (n, h, w, planes), which exponents are chosen from."""
+    return crops.reseeded(1).batch(0, 0, range(_CALIBRATION_CROPS))
+
+
+def frozen_untuned(network: Any, crops: Pixels, info: dict[str, Any]) -> bytes:
     """The model file of such a network, calibrated on crops (n, h, w, planes)."""
     return freeze_network(network, crops, info)
 

@@ -26,10 +26,9 @@ from pixzip.training.finish import finish
 from pixzip.training.processes import Processes
 from pixzip.training.report import Entry, Log, silent
 from pixzip.training.schedule import rate_at
+from pixzip.training.start import begin_from
 from pixzip.training.watch import Watch
 
-#: Crops that calibration looks at, drawn with a seed of their own.
-_CALIBRATION_CROPS = 24
 #: Pixels that validation works on at once.
 _VALIDATION_PX = 81920
 #: What a setback multiplies the rate by.
@@ -154,16 +153,12 @@ class Trainer:
         nats, sub_pixels = self.processes.sum([nats, sub_pixels])
         return nats / sub_pixels / math.log(2)
 
-    def calibration_crops(self) -> Pixels:
-        """Crops of a seed of their own (n, h, w, planes), which exponents are chosen from."""
-        return self.crops.reseeded(1).batch(0, 0, range(_CALIBRATION_CROPS))
-
     def begin_integers(self) -> None:
         """Choose the exponents from crops of a seed of their own; the averaged weights, if any, go on."""
         run = self.run
         if run.average is not None:
             run.average.become_weights(run.network)
-        sample = run.network.prepare(self.calibration_crops())
+        sample = run.network.prepare(integers.calibration_crops(self.crops))
         run.exponents = self.processes.agreed(integers.calibrate(run.network, sample))
         run.watch, run.best = Watch(), math.inf
 
@@ -295,7 +290,11 @@ def train(
             )
     crops = RandomCrops(pictures, config.data, config.training.seed)
     held_out = centre_crops(validation, config.data)
-    run = Run.new(config, {"train": pictures.digest, "validation": validation.digest}, device)
+    parts = {"train": pictures, "validation": validation}
+    digests, counts = {k: part.digest for k, part in parts.items()}, {k: len(part) for k, part in parts.items()}
+    run = Run.new(config, digests, device, counts)
+    if config.training.init:
+        begin_from(run, config.training.init)
     if config.training.quantised_steps and not integers.has_integers(run.network):
         raise TrainingError(f"{config.architecture} is not trained on its integers: set training.quantised_steps to 0")
     say(f"{len(pictures)} training pictures, {len(held_out)} validation crops of {len(validation)} pictures")
@@ -318,7 +317,7 @@ def train(
             return number
         if run.exponents is None and integers.has_integers(run.network):
             trainer.begin_integers()
-        finish(trainer, {"train": len(pictures), "validation": len(validation)}, say)
+        finish(trainer, say)
     return 0
 
 

@@ -16,7 +16,8 @@ def rate_at(settings: TrainingSettings, step: int) -> float:
     """Learning rate of a step, counted from 0 over both phases."""
     s = settings
     if step >= s.steps:
-        return s.quantised_rate * _fall(s.decay_shape, (step - s.steps) / max(1, s.quantised_steps))
+        fall = _fall(s.decay_shape, (step - s.steps) / max(1, s.quantised_steps))
+        return s.quantised_rate * (s.quantised_final + (1 - s.quantised_final) * fall)
     rise = min(1.0, (step + 1) / max(1, s.warmup))
     into = max(0.0, (step - (s.steps - s.decay)) / max(1, s.decay))
     return s.rate * rise * (s.final + (1 - s.final) * _fall(s.decay_shape, min(1.0, into)))
