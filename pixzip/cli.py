@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pixzip import __version__
+from pixzip.benchmark.command import bench
 from pixzip.errors import LimitError, OutputError, PixelChecksumError, PixzipError, UsageError
 
 if TYPE_CHECKING:
@@ -1145,6 +1146,8 @@ def evaluate(
 
 
 # ------------------------------------------------------------------------ entry
+
+_pixzip.add_command(bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
