@@ -22,7 +22,7 @@ from pixzip.runtime.frozen import probabilities
 _OCTAVES = 16
 BINS = 2 * _OCTAVES
 #: Side of what is looked at in the middle of a picture.
-CROP = 192
+CROP = 128
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pixzip.benchmark.results import Results
 
 _PEERS = ("png", "webp", "jp2", "avif", "jxl-e7", "jxl-e9")
-_FAILED = 3
 
 
 @click.command()
@@ -98,8 +97,8 @@ def bench(sources: tuple[str, ...], out: Path, markdown: Path | None, no_peers: 
     results = run(sources, settings, journal, _command(sources), lambda line: click.echo(line, err=True))
     _write(results, out, markdown)
     click.echo(as_text(results), nl=False)
-    if any(section.failures for section in results.sections):
-        raise SystemExit(_FAILED)
+    if code := next((section.exit_code for section in results.sections if section.exit_code), 0):
+        raise SystemExit(code)
 
 
 def _command(sources: Sequence[str]) -> str:
@@ -117,7 +116,8 @@ def _command(sources: Sequence[str]) -> str:
             and value
         ):
             for each in value if isinstance(value, tuple) else (value,):
-                words += [option.opts[0]] if each is True else [option.opts[0], str(each)]
+                shown_as = Path(each).name if option.name == "models" else str(each)
+                words += [option.opts[0]] if each is True else [option.opts[0], shown_as]
     return shlex.join(words)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -39,20 +37,22 @@ def peak_memory(pixels: NDArray[Any], name: str, learning: int | None, threads: 
         image.write_bytes(write_image(from_array(pixels), "PNG"))
         how = ["--model", name, "--threads", str(threads), "--force", "-q"]
         rate = [] if learning is None else ["--learning", str(learning)]
-        compress_mib = _peak_mib("compress", str(image), "--no-verify", *rate, *how)
-        return Memory(compress_mib, _peak_mib("decompress", str(coded), *how))
+        pixzip = [sys.executable, "-m", "pixzip"]
+        compress_mib = peak_mib([*pixzip, "compress", str(image), "--no-verify", *rate, *how])
+        return Memory(compress_mib, peak_mib([*pixzip, "decompress", str(coded), *how]))
 
 
-def _peak_mib(*arguments: str) -> float:
-    """Largest resident size of a pixzip command."""
-    process = subprocess.Popen([sys.executable, "-m", "pixzip", *arguments])
-    try:
-        _, status, usage = os.wait4(process.pid, 0)
-    except BaseException:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        raise
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise CostError(f"pixzip {arguments[0]}: exit code {process.returncode}")
-    return float(usage.ru_maxrss / 1024)
+def peak_mib(command: list[str]) -> float:
+    """Largest resident size of a command. Raises CostError where it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "peak"
+        process = subprocess.Popen([sys.executable, "-m", "pixzip.benchmark.peak", str(file), *command])
+        try:
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        if code:
+            raise CostError(f"exit code {code}: {' '.join(command[2:4])}")
+        return float(file.read_text())

@@ -15,7 +15,6 @@ from pixzip import api, codec, evaluate
 from pixzip.benchmark.anatomy import anatomy
 from pixzip.errors import PixelChecksumError
 from pixzip.model_file import Model, find_model
-from pixzip.runtime.engines import choose_engine
 
 #: (h, w) or (h, w, 3) of uint8, or (h, w) of bool.
 Pixels = NDArray[Any]
@@ -94,22 +93,22 @@ def depth_of(picture: Pixels) -> int:
     return 1 if picture.dtype == np.bool_ else 8
 
 
-def bits_of(model: Model, pictures: Sequence[Pixels], learning: int | None) -> NDArray[np.float64] | None:
+def bits_of(model: Model, pictures: Sequence[Pixels], learning: int | None, threads: int) -> NDArray[np.float64] | None:
     """Model bits of every sub-pixel (n, c, h, w); None where the model does not code such pictures."""
     planes = planes_of(pictures)
     if model.network.refusal(planes.shape[1], depth_of(pictures[0])) is not None:
         return None
-    return evaluate.model_bits(model, planes, learning=learning, engine=choose_engine(None))
+    return evaluate.model_bits(model, planes, learning=learning, threads=threads)
 
 
 def measure(pictures: Sequence[Pixels], name: str, learning: int | None, threads: int, runs: int = 1) -> Coded:
     """Code pictures of one shape as one file with the model of this name; times are medians of ``runs``.
 
-    Encoding, but not what compress adds to it, runs once before, so that nothing compiles in the time that counts. Raises
-    PixelChecksumError where other pixels come back, and what pixzip.compress raises.
+    Encoding, but not what compress adds to it, runs once before, so that nothing compiles in the time that counts.
+    Raises PixelChecksumError where other pixels come back, and what pixzip.compress raises.
     """
     model, planes = find_model(name), planes_of(pictures)
-    bits = bits_of(model, pictures, learning)
+    bits = bits_of(model, pictures, learning, threads)
     row_bits = None
     if bits is not None:  # compiles and warms, too
         row_bits = codec.encode(model, planes, depth=depth_of(pictures[0]), learning=learning, threads=threads).row_bits

@@ -169,8 +169,16 @@ def _one(peer: Peer, pixels: NDArray[np.uint8], threads: int, runs: int) -> Peer
         encode_s.append(spent_s)
         decode_s.append(_timed(lambda data=data: _decode(data, image.mode))[1])  # type: ignore[misc]
     _check(peer, data, pixels, image.mode)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return PeerFile(len(data), statistics.median(encode_s), statistics.median(decode_s), runs, peak_mib)
+    return PeerFile(len(data), statistics.median(encode_s), statistics.median(decode_s), runs, _peak_mib())
+
+
+def _peak_mib() -> float:
+    """Largest resident size of this process: getrusage would count its parent's, if that is larger."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:

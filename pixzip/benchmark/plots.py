@@ -9,6 +9,8 @@ from html import escape
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 14, 46
 _INK, _FAINT, _GRID = "#333", "#666", "#e6e6e6"
+_LETTER_PX, _LINE_PX, _GAP_PX = 6.6, 13, 9  # of a letter on average; of a line; between a mark and its name
+_HALO = 'stroke="#fff" stroke-width="3" paint-order="stroke"'
 _FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 
 Point = tuple[float, float]
@@ -33,12 +35,12 @@ class Axis:
         return _log_ticks(self.low, self.high) if self.log else _linear_ticks(self.low, self.high)
 
 
-def around(values: Sequence[float], label: str, *, log: bool = False, zero: bool = False) -> Axis:
-    """An axis with room around all values; positive ones where log."""
+def around(values: Sequence[float], label: str, *, log: bool = False, zero: bool = False, share: float = 0.06) -> Axis:
+    """An axis with room around all values, a share of what they span; positive ones where log."""
     low, high = min(values), max(values)
     if log:
         return Axis(label, low / 1.3, high * 1.3, True)
-    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    room = (high - low) * share or abs(high) * 0.1 or 1.0
     return Axis(label, 0.0 if zero else low - room, high + room)
 
 
@@ -63,8 +65,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
 def _number(value: float) -> str:
     if value == 0:
         return "0"
-    if 1e-3 <= abs(value) < 1e5:
-        return f"{value:.10g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if 1e-4 <= abs(value) < 1e7:
+        return f"{value:.4f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
@@ -103,11 +105,20 @@ class Figure:
         dash = ' stroke-dasharray="5 4"' if dashed else ""
         self._marks.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"{dash}/>')
 
-    def text(self, point: Point, text: str, *, dx: float = 8, dy: float = 4, anchor: str = "start") -> None:
-        """Words beside a point."""
-        x, y = self._at(point)
-        place = f'x="{x + dx:.1f}" y="{y + dy:.1f}" text-anchor="{anchor}"'
-        self._marks.append(f'<text {place} fill="{_INK}">{escape(text)}</text>')
+    def names(self, named: Sequence[tuple[Point, str]]) -> None:
+        """Words beside points, to the left of those at the right edge, moved where others stand already."""
+        taken: list[tuple[float, float, float]] = []  # left, right, y
+        for point, text in sorted(named, key=lambda each: -self.y.place(each[0][1])):
+            x, y = self._at(point)
+            wide = _LETTER_PX * len(text)
+            left = x - _GAP_PX - wide if x + _GAP_PX + wide > self.width - _RIGHT else x + _GAP_PX
+            y += 4
+            while any(left < end and start < left + wide and abs(y - at) < _LINE_PX for start, end, at in taken):
+                y += 1
+            if y > self.height - _BOTTOM - 3:  # no room below: above all that stand there
+                y = min(at for start, end, at in taken if left < end and start < left + wide) - _LINE_PX
+            taken.append((left, left + wide, y))
+            self._marks.append(f'<text x="{left:.1f}" y="{y:.1f}" fill="{_INK}" {_HALO}>{escape(text)}</text>')
 
     def svg(self, label: str) -> str:
         """The drawing; label says what it shows to those who cannot see it."""

@@ -15,7 +15,7 @@ from pixzip.benchmark.measure import BOUND_BYTES, BOUND_SHARE, Coded
 from pixzip.benchmark.plots import Axis, Figure, around, legend
 from pixzip.benchmark.results import Results, Section
 from pixzip.benchmark.summary import Complete
-from pixzip.benchmark.tables import MOST_ROWS, Table, described, models_line, published_tables, tables_of
+from pixzip.benchmark.tables import MOST_ROWS, Table, described, load_line, models_line, published_tables, tables_of
 
 _MODEL_COLOURS = ("#0072b2", "#56b4e9", "#004b75", "#7a8fd6")
 _PEER_COLOURS = {
@@ -55,7 +55,7 @@ def as_html(results: Results) -> str:
     """The report."""
     title = "pixzip: " + ", ".join(section.title for section in results.sections)
     body = [f"<h1>{escape(title)}</h1>", f"<p><code>{escape(results.command)}</code></p>"]
-    body += [f'<p class="note">{escape(line)}</p>' for line in described(results)]
+    body += [f'<p class="note">{escape(line)}</p>' for line in (*described(results), load_line(results))]
     body += [f'<p class="note">Models: {escape(models_line(results.sections))}.</p>']
     for section in results.sections:
         body += _section(section)
@@ -141,15 +141,14 @@ def _costs(found: Complete, colours: dict[str, str]) -> Iterator[str]:
         }
         points = [(max(seconds[c.name], 1e-5), float(found.bits_per_dim(c).mean())) for c in found.codecs]
         x = around([p[0] for p in points], f"{what}, seconds a megapixel", log=True)
-        figure = Figure(x, around([p[1] for p in points], "mean bits/dim"))
+        figure = Figure(x, around([p[1] for p in points], "mean bits/dim", share=0.18))
         best = [points[i] for i in summary.front(points)]
         steps = [(best[i + k][0], best[i][1]) for i in range(len(best) - 1) for k in (0, 1)] + [best[-1]]
         figure.line([(best[0][0], figure.y.high), *steps, (x.high, best[-1][1])], "#bbb", dashed=True)
         for codec, point in zip(found.codecs, points, strict=True):
             title = f"{codec.title}: {point[1]:.4f} bits/dim, {point[0]:.3f} s a megapixel"
             figure.dot(point, colours[codec.name], title, diamond=codec.is_model, radius=5.5)
-            right = x.place(point[0]) > 0.72
-            figure.text(point, codec.title, dx=-9 if right else 9, anchor="end" if right else "start")
+        figure.names([(point, codec.title) for codec, point in zip(found.codecs, points, strict=True)])
         caption = (
             f"Size against the time to {what}; lower and further left is better, dashed: what no other beats in both."
         )
@@ -198,8 +197,8 @@ def _overheads(section: Section) -> Iterator[str]:
                 figure.dot((each.sub_pixels, max(over, 0.0)), colour, title, diamond=True)
     caption = (
         f"What the files have beyond the model's bits, by size: pictures, and squares out of "
-        f"{section.pictures[0].name}. Dashed: the bound, {BOUND_BYTES} bytes and {100 * BOUND_SHARE:.1f} %, where it is "
-        "lowest."
+        f"{section.pictures[0].name}. Dashed: the bound, {BOUND_BYTES} bytes and {100 * BOUND_SHARE:.1f} %, where it "
+        "is lowest."
     )
     yield _figure(figure.svg("bytes of overhead by size of picture"), caption)
 

@@ -11,12 +11,12 @@ from pixzip.benchmark.anatomy import PARTS
 from pixzip.benchmark.measure import Coded
 from pixzip.benchmark.peers import PeerFile
 from pixzip.benchmark.results import Results, Section
-from pixzip.benchmark.tables import Table, described, models_line, published_tables, tables_of
+from pixzip.benchmark.tables import Table, described, load_line, models_line, published_tables, tables_of
 
 
 def as_text(results: Results) -> str:
     """All tables for a terminal."""
-    lines = [*described(results), f"models: {models_line(results.sections)}"]
+    lines = [*described(results), load_line(results), f"models: {models_line(results.sections)}"]
     for section in results.sections:
         lines += ["", "", _heading(section), "=" * len(_heading(section))]
         for table in tables_of(section):

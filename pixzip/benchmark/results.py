@@ -77,6 +77,7 @@ class Section:
     map: BitsMap | None = None
     timed: list[str] = field(default_factory=list)  # pictures with medians of several runs
     failures: list[tuple[str, str]] = field(default_factory=list)
+    exit_code: int = 0  # of the first failure
 
 
 @dataclass

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.benchmark import machine
-from pixzip.benchmark.calibration import Calibration, calibration
+from pixzip.benchmark.calibration import CROP, Calibration, calibration
 from pixzip.benchmark.colours import heat
 from pixzip.benchmark.cost import Memory, peak_memory
 from pixzip.benchmark.journal import Journal
@@ -22,7 +23,7 @@ from pixzip.benchmark.peers import PEERS, PeerFile, missing_peers, run_peer
 from pixzip.benchmark.pictures import count_of, hash_of, pictures_of, thumbnail, title_of
 from pixzip.benchmark.results import BitsMap, Pack, Results, Section, Shot, Weights
 from pixzip.codec import rate_of
-from pixzip.errors import PixzipError
+from pixzip.errors import LimitError, PixzipError
 from pixzip.model_file import find_model
 
 #: Pictures up to this side are also packed into one file, and go through a peer's process together.
@@ -59,6 +60,7 @@ class _Run:
     journal: Journal
     section: Section
     say: Callable[[str], None]
+    models: dict[str, str] = field(default_factory=dict)  # as reports call them → as they are found
     first: list[tuple[str, Pixels]] = field(default_factory=list)  # kept for what looks closer
     small: dict[tuple[int, ...], list[int]] = field(default_factory=dict)  # shape → pictures
     pixels: dict[int, Pixels] = field(default_factory=dict)  # of small pictures
@@ -70,7 +72,7 @@ class _Run:
         return {"what": what, "pixels": hash_of(*pictures), "machine": here, "threads": self.settings.threads} | more
 
     def _model_key(self, what: str, pictures: Sequence[Pixels], name: str, **more: Any) -> dict[str, Any]:
-        model = find_model(name)
+        model = find_model(self.models[name])
         rate = rate_of(model, self.settings.learning)
         return self._key(what, pictures, model=model.digest.hex(), learning=rate, **more)
 
@@ -79,7 +81,7 @@ class _Run:
         s = self.settings
 
         def make() -> dict[str, Any]:
-            return asdict(measure(pictures, name, s.learning, s.threads, runs))
+            return asdict(measure(pictures, self.models[name], s.learning, s.threads, runs))
 
         return Coded(**self.journal.once(self._model_key("file", pictures, name, runs=runs), make))
 
@@ -98,7 +100,7 @@ class _Run:
         s = self.settings
 
         def make() -> dict[str, Any]:
-            return asdict(peak_memory(picture, name, s.learning, s.threads))
+            return asdict(peak_memory(picture, self.models[name], s.learning, s.threads))
 
         return Memory(**self.journal.once(self._model_key("memory", [picture], name), make))
 
@@ -107,14 +109,14 @@ class _Run:
         pictures = [picture for _, picture in self.first]
 
         def make() -> dict[str, Any]:
-            return asdict(calibration(find_model(name), pictures, self.settings.learning))
+            return asdict(calibration(find_model(self.models[name]), pictures, self.settings.learning))
 
-        return Calibration(**self.journal.once(self._model_key("calibration", pictures, name), make))
+        return Calibration(**self.journal.once(self._model_key("calibration", pictures, name, crop=CROP), make))
 
     def map(self, name: str) -> BitsMap | None:
         """Of the first picture; None where the model does not code it."""
         title, picture = self.first[0]
-        bits = bits_of(find_model(name), [picture], self.settings.learning)
+        bits = bits_of(find_model(self.models[name]), [picture], self.settings.learning, self.settings.threads)
         if bits is None:
             return None
         each = bits[0].sum(axis=0)  # (h, w)
@@ -125,11 +127,18 @@ class _Run:
         """The result of a piece of work; None, and a failure to report, where it cannot be done."""
         try:
             return work()
-        except (PixzipError, MemoryError) as error:
-            message = " ".join(f"{error}".split()) or "out of memory"
-            self.section.failures.append((where, message))
-            self.say(f"{where}: {message}")
-            return None
+        except PixzipError as error:
+            self.fail(where, error)
+        except MemoryError as error:
+            self.fail(where, LimitError(f"out of memory: {error}"))
+        return None
+
+    def fail(self, where: str, error: PixzipError) -> None:
+        """Keep a failure for the report, and say it now."""
+        message = " ".join(str(error).split())
+        self.section.failures.append((where, message))
+        self.section.exit_code = self.section.exit_code or error.exit_code
+        self.say(f"{where}: {message}")
 
 
 def run(
@@ -155,15 +164,17 @@ def run(
 def _measure(work: _Run) -> None:
     """One source."""
     section, settings = work.section, work.settings
-    for name in settings.models:
-        model = find_model(name)
+    for found in settings.models:
+        model = find_model(found)
+        name = Path(found).stem  # of a model file: no folder of the machine
+        name = name if name not in work.models else f"{name} {model.digest[:4].hex()}"
+        work.models[name] = found
         section.models.append(Weights(name, model.digest[:8].hex(), len(model.data)))
         section.coded[name] = []
     total, start = count_of(section.source, settings.limit), time.monotonic()
     for i, (name, picture) in enumerate(pictures_of(section.source, gray=settings.gray, limit=settings.limit)):
         if isinstance(picture, PixzipError):
-            section.failures.append((name, str(picture)))
-            work.say(f"{name}: {picture}")
+            work.fail(name, picture)
             continue
         if not section.pictures:
             _open_peers(work, gray=picture.ndim == 2)
@@ -272,10 +283,10 @@ def _look_closer(work: _Run) -> None:
                 section.memory.setdefault(model, []).extend([(name, peaks)] if peaks else [])
         found = [work.attempt("a square", partial(work.coded, [s], model, 1)) for s in _squares(work.first[0][1])]
         section.sizes[model] = [each for each in found if each is not None]
-        if _codes(model, work.first[0][1]):
+        if _codes(work.models[model], work.first[0][1]):
             measured = work.attempt("calibration", partial(work.calibration, model))
             section.calibration |= {model: measured} if measured else {}
-    section.map = work.attempt("map", partial(_kept_map, work, work.settings.models[0]))
+    section.map = work.attempt("map", partial(_kept_map, work, next(iter(section.coded))))
 
 
 def _codes(name: str, picture: Pixels) -> bool:

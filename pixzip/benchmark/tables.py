@@ -354,9 +354,14 @@ def described(results: Results) -> list[str]:
         else f"{m['cores']} cores"
     )
     return [
-        f"{m['processor']}, {cores}, {m['system']}, {m['engine']} engine; load when the run began: {results.load:.1f}",
+        f"{m['processor']}, {cores}, {m['system']}, {m['engine']} engine",
         f"pixzip {m['pixzip']} (sources {m['code']}); {versions}",
     ]
+
+
+def load_line(results: Results) -> str:
+    """What other work may have slowed the run down."""
+    return f"When the run began, {results.load:.1f} processes wanted to run (mean of a minute)"
 
 
 def models_line(sections: Sequence[Section]) -> str:
