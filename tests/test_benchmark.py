@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -304,6 +305,19 @@ def test_figures_are_valid_and_ticks_lie_on_their_axes() -> None:
         figure.line([(ticks[0], ticks[0]), (ticks[-1], ticks[-1])], "#123456")
         root = ElementTree.fromstring(figure.svg('"label"'))
         assert root.find(".//title") is not None and root.find(".//title").text == "a < b & c"  # type: ignore[union-attr]
+
+
+def test_names_of_points_that_lie_together_stand_apart() -> None:
+    axis = plots.around([1.0, 2.0], "x")
+    figure = plots.Figure(axis, axis)
+    figure.names([((1.0, 1.0), "one"), ((1.0, 1.01), "two"), ((1.02, 1.0), "three"), ((2.0, 2.0), "at the edge")])
+    texts = list(ElementTree.fromstring(figure.svg("")).iter("text"))
+    at = {each.text: float(each.get("y", "")) for each in texts if each.text in ("one", "two", "three", "at the edge")}
+    rows = sorted(at[name] for name in ("one", "two", "three"))
+    assert min(b - a for a, b in itertools.pairwise(rows)) >= 13
+    assert all(0 < y < figure.height - 40 for y in at.values())
+    edge = next(each for each in texts if each.text == "at the edge")
+    assert edge.get("text-anchor") == "end"
 
 
 # ------------------------------------------------------------------------ the command

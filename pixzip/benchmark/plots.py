@@ -9,7 +9,8 @@ from html import escape
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 14, 46
 _INK, _FAINT, _GRID = "#333", "#666", "#e6e6e6"
-_LETTER_PX, _LINE_PX, _GAP_PX = 6.6, 13, 9  # of a letter on average; of a line; between a mark and its name
+_LETTER_PX, _LINE_PX = 6.6, 13  # a letter on average, a line
+_GAP_PX, _MARK_PX = 9, 6  # from a mark to its name, half a mark
 _HALO = 'stroke="#fff" stroke-width="3" paint-order="stroke"'
 _FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 
@@ -106,19 +107,26 @@ class Figure:
         self._marks.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"{dash}/>')
 
     def names(self, named: Sequence[tuple[Point, str]]) -> None:
-        """Words beside points, to the left of those at the right edge, moved where others stand already."""
+        """Words beside points, to the left of those at the right edge, moved where marks or others stand already."""
+        marks = [(x - _MARK_PX, x + _MARK_PX, y + 4) for x, y in (self._at(point) for point, _ in named)]
         taken: list[tuple[float, float, float]] = []  # left, right, y
         for point, text in sorted(named, key=lambda each: -self.y.place(each[0][1])):
             x, y = self._at(point)
             wide = _LETTER_PX * len(text)
-            left = x - _GAP_PX - wide if x + _GAP_PX + wide > self.width - _RIGHT else x + _GAP_PX
-            y += 4
-            while any(left < end and start < left + wide and abs(y - at) < _LINE_PX for start, end, at in taken):
-                y += 1
-            if y > self.height - _BOTTOM - 3:  # no room below: above all that stand there
-                y = min(at for start, end, at in taken if left < end and start < left + wide) - _LINE_PX
+            before = x + _GAP_PX + wide > self.width - _RIGHT
+            left = x - _GAP_PX - wide if before else x + _GAP_PX
+            beside = [at for start, end, at in (*marks, *taken) if left < end and start < left + wide]
+            y = self._free(y + 4, beside)
             taken.append((left, left + wide, y))
-            self._marks.append(f'<text x="{left:.1f}" y="{y:.1f}" fill="{_INK}" {_HALO}>{escape(text)}</text>')
+            place = f'x="{x + (-_GAP_PX if before else _GAP_PX):.1f}" y="{y:.1f}"'
+            anchor = 'text-anchor="end"' if before else ""
+            self._marks.append(f'<text {place} {anchor} fill="{_INK}" {_HALO}>{escape(text)}</text>')
+
+    def _free(self, y: float, taken: Sequence[float]) -> float:
+        """The line nearest to y that keeps its distance to those taken and stays inside."""
+        lines = [y + sign * step for step in range(self.height) for sign in (1, -1)]
+        inside = [at for at in lines if _TOP + _LINE_PX <= at <= self.height - _BOTTOM - 3]
+        return next((at for at in inside if all(abs(at - other) >= _LINE_PX for other in taken)), y)
 
     def svg(self, label: str) -> str:
         """The drawing; label says what it shows to those who cannot see it."""

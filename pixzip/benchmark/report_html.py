@@ -145,10 +145,10 @@ def _costs(found: Complete, colours: dict[str, str]) -> Iterator[str]:
         best = [points[i] for i in summary.front(points)]
         steps = [(best[i + k][0], best[i][1]) for i in range(len(best) - 1) for k in (0, 1)] + [best[-1]]
         figure.line([(best[0][0], figure.y.high), *steps, (x.high, best[-1][1])], "#bbb", dashed=True)
+        figure.names([(point, codec.title) for codec, point in zip(found.codecs, points, strict=True)])
         for codec, point in zip(found.codecs, points, strict=True):
             title = f"{codec.title}: {point[1]:.4f} bits/dim, {point[0]:.3f} s a megapixel"
             figure.dot(point, colours[codec.name], title, diamond=codec.is_model, radius=5.5)
-        figure.names([(point, codec.title) for codec, point in zip(found.codecs, points, strict=True)])
         caption = (
             f"Size against the time to {what}; lower and further left is better, dashed: what no other beats in both."
         )
