@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import pixzip
 from pixzip import evaluate
-from pixzip.benchmark import peers, plots, summary
+from pixzip.benchmark import command, peers, plots, report_html, summary
 from pixzip.benchmark.anatomy import anatomy
 from pixzip.benchmark.calibration import calibration
 from pixzip.benchmark.cost import CostError, peak_mib
@@ -29,7 +29,6 @@ from pixzip.benchmark.journal import Journal
 from pixzip.benchmark.measure import Coded, measure
 from pixzip.benchmark.peers import Peer, PeerError
 from pixzip.benchmark.pictures import pictures_of
-from pixzip.benchmark.report_html import as_html
 from pixzip.benchmark.report_text import as_markdown
 from pixzip.benchmark.results import Results, Section, Shot
 from pixzip.cli import main
@@ -143,6 +142,11 @@ def test_a_peer_in_its_own_process_makes_the_file_that_pillow_makes_here() -> No
 def test_a_peer_that_is_not_what_it_says_is_caught(options: dict[str, Any], message: str) -> None:
     with pytest.raises(PeerError, match=message):
         peers._one(Peer("fault", "Fault", options), photo(40, 40), 1, 1)
+
+
+def test_the_command_names_the_peers_that_there_are() -> None:
+    assert tuple(peer.name for peer in peers.PEERS) == command._PEERS
+    assert set(report_html._PEER_COLOURS) == set(command._PEERS)
 
 
 def test_a_missing_peer_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +294,7 @@ def test_the_page_needs_nothing_else_and_quotes_what_it_was_given() -> None:
     machine = {"processor": "<b>", "cores": 1, "cores_of_machine": 2, "system": "s", "engine": "int8", "pixzip": "0"}
     results = Results("pixzip bench <x>", machine | {"code": "c", "versions": {"Python": "3"}}, 0.0)
     results.sections.append(_section(ours=[50, 80, 90, 100], theirs=[100, 100, 100, 100]))
-    page = as_html(results)
+    page = report_html.as_html(results)
     check_page(page)
     assert "made up &lt;&amp;&gt;" in page and "<b>" not in page and "<x>" not in page
     assert "20.00" in as_markdown(results)
@@ -348,8 +352,8 @@ def test_one_command_measures_reports_and_goes_on(
         (folder / f"{name}.png").write_bytes(png(pixels))
     (folder / "zzz.png").write_bytes(b"no png")
     how = ["--model", str(model), "--peer", "png", "--threads", "1", "--time-first", "1", "--repeats", "2"]
-    command = ["bench", str(folder), *how, "--out", str(out), "--markdown", str(tmp_path / "results.md")]
-    assert main(command) == 3  # of the file that is no image
+    arguments = ["bench", str(folder), *how, "--out", str(out), "--markdown", str(tmp_path / "results.md")]
+    assert main(arguments) == 3  # of the file that is no image
     told = capsys.readouterr()
     assert "zzz.png" in told.err and "large.png" in told.out and "zzz.png" in told.out
     rows = list(csv.DictReader((out / "pictures.csv").read_text().splitlines()))
@@ -365,7 +369,7 @@ def test_one_command_measures_reports_and_goes_on(
     document = (tmp_path / "results.md").read_text()
     assert "## pictures: 3 pictures" in document and str(model.parent) not in document and str(tmp_path) not in document
     lines = (out / "journal.jsonl").read_text()
-    assert main(command) == 3
+    assert main(arguments) == 3
     assert (out / "journal.jsonl").read_text() == lines and (tmp_path / "results.md").read_text() == document
 
 

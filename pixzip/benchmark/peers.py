@@ -46,6 +46,7 @@ class Peer:
 
 
 #: PNG optimised, WebP and JPEG XL at their strongest that ends in seconds, the others as they are lossless.
+#: command._PEERS has the same names, for --help to need nothing of this.
 PEERS = (
     Peer("png", "PNG", {"format": "PNG", "optimize": True}),
     Peer("webp", "WebP", {"format": "WEBP", "lossless": True, "exact": True, "quality": 100, "method": 6}),

@@ -20,7 +20,7 @@ from pixzip.image import read_image, to_pil
 SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pnm")
 #: Colour modes that are taken, and what is measured of them.
 _AS = {"L": "L", "LA": "L", "RGB": "RGB", "RGBA": "RGB", "P": "RGB"}
-_THUMBNAIL_PX = 220
+_THUMBNAIL_PX, _LEAST_PX = 220, 128
 
 #: A picture's name, and the picture or what was wrong with it.
 Found = tuple[str, Pixels | PixzipError]
@@ -106,6 +106,8 @@ def thumbnail(picture: Pixels) -> bytes:
     """A small JPEG file of a picture."""
     image = Image.fromarray(picture).convert("RGB")
     image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    times = max(1, _LEAST_PX // max(image.size))
+    image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=82)
     return out.getvalue()
