@@ -18,6 +18,7 @@ import pytest
 from conftest import model_picture
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from tiny_stack import stack_bytes
 
 import pixzip
 from pixzip import evaluate
@@ -109,6 +110,21 @@ def test_a_stored_picture_is_explained_too(model: Path) -> None:
     coded = measure([np.repeat(row, 64, axis=0)], str(model), None, 1)
     assert coded.is_stored and coded.model_bits is not None
     assert coded.model_bits / 8 + sum(coded.overheads.values()) == pytest.approx(coded.file_bytes, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gray", "binary"])
+def test_models_of_gray_and_bilevel_pictures_are_measured(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    path.write_bytes(stack_bytes("row_lstm", pictures=kind))
+    picture = rgb(12, 20)[..., 0] > 120 if kind == "binary" else rgb(12, 20)[..., 0]
+    coded = measure([picture], str(path), None, 1)
+    assert coded.sub_pixels == 240 and coded.model_bits is not None
+    assert coded.model_bits / 8 + sum(coded.overheads.values()) == pytest.approx(coded.file_bytes, abs=1e-6)
+    found = calibration(find_model(path), [picture], None)
+    assert sum(found.happened) == 240 == pytest.approx(sum(found.expected))
+    assert sum(found.events) == 240 * (2 if kind == "binary" else 256)
+    default = measure([picture], "default", None, 1)  # bilevel pictures it leaves to PNG
+    assert default.is_stored >= (kind == "binary") and sum(default.parts.values()) == default.file_bytes
 
 
 # ------------------------------------------------------------------------ regressions

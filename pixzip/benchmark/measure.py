@@ -104,14 +104,13 @@ def bits_of(model: Model, pictures: Sequence[Pixels], learning: int | None, thre
 def measure(pictures: Sequence[Pixels], name: str, learning: int | None, threads: int, runs: int = 1) -> Coded:
     """Code pictures of one shape as one file with the model of this name; times are medians of ``runs``.
 
-    Encoding, but not what compress adds to it, runs once before, so that nothing compiles in the time that counts.
     Raises PixelChecksumError where other pixels come back, and what pixzip.compress raises.
     """
-    model, planes = find_model(name), planes_of(pictures)
-    bits = bits_of(model, pictures, learning, threads)
-    row_bits = None
-    if bits is not None:  # compiles and warms, too
-        row_bits = codec.encode(model, planes, depth=depth_of(pictures[0]), learning=learning, threads=threads).row_bits
+    model, planes, depth = find_model(name), planes_of(pictures), depth_of(pictures[0])
+    bits, row_bits = bits_of(model, pictures, learning, threads), None
+    if bits is not None:
+        _warm(model, planes, depth, learning, threads)
+        row_bits = codec.encode(model, planes, depth=depth, learning=learning, threads=threads).row_bits
     layout: dict[str, Any] = {"model": name, "threads": threads}
     file, first_s = _timed(lambda: api.compress_batch(pictures, learning=learning, **layout))
     decoded, back_s = _timed(lambda: api.decompress_batch(file, **layout))
@@ -132,6 +131,14 @@ def measure(pictures: Sequence[Pixels], name: str, learning: int | None, threads
         decode_s=statistics.median(decode_s),
         runs=runs,
     )
+
+
+def _warm(model: Model, planes: NDArray[np.uint8], depth: int, learning: int | None, threads: int) -> None:
+    """Code a corner both ways, so that nothing compiles in the time that counts."""
+    corner = np.ascontiguousarray(planes[:1, :, :8, :8])
+    made = codec.encode(model, corner, depth=depth, learning=learning, threads=threads)
+    (n, c, h, w), layout = corner.shape, dict[str, Any](made.layout)
+    codec.decode(model, made.tiles, (n, c, h, w), depth=depth, threads=threads, **layout)
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
