@@ -20,6 +20,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, dict[str, Any]] = {}
+        self.made = self.reused = 0  # by once
         if path.exists():
             for line in path.read_text(errors="replace").splitlines():
                 self._take(line)
@@ -38,6 +39,9 @@ class Journal:
             value = make()
             self._append(json.dumps({"key": key, "value": value}))
             self._known[name] = value
+            self.made += 1
+        else:
+            self.reused += 1
         return self._known[name]
 
     def _append(self, line: str) -> None:

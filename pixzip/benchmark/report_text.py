@@ -51,7 +51,7 @@ def as_markdown(results: Results) -> str:
         "",
         f"    {results.command}",
         "",
-        *(f"{line}." for line in described(results)),
+        *(f"{line}." for line in (*described(results), load_line(results))),
         f"Models: {models_line(results.sections)}.",
         "",
         "Bits are per sub-pixel (bits/dim), a sub-pixel being one sample of one pixel. Each file was written, decoded",

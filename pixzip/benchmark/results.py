@@ -86,7 +86,9 @@ class Results:
 
     command: str
     machine: dict[str, Any]
-    load: float
+    load: float  # processes that wanted to run, when the command began
+    made: int = 0  # measurements of this command
+    reused: int = 0  # of earlier ones into the same folder
     sections: list[Section] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:

@@ -158,6 +158,7 @@ def run(
         section = Section(title_of(source), source, settings.gray, settings.learning, settings.threads)
         results.sections.append(section)
         _measure(_Run(settings, journal, section, say))
+    results.made, results.reused = journal.made, journal.reused
     return results
 
 

@@ -361,7 +361,10 @@ def described(results: Results) -> list[str]:
 
 def load_line(results: Results) -> str:
     """What other work may have slowed the run down."""
-    return f"When the run began, {results.load:.1f} processes wanted to run (mean of a minute)"
+    return (
+        f"When the command began, {results.load:.1f} processes wanted to run (mean of a minute); it made "
+        f"{results.made} measurements and took {results.reused} from earlier runs"
+    )
 
 
 def models_line(sections: Sequence[Section]) -> str:
