@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pixzip import __version__
+from pixzip.benchmark.command import bench
 from pixzip.errors import LimitError, OutputError, PixelChecksumError, PixzipError, UsageError
 from pixzip.training.freeze_command import freeze
 
@@ -1154,6 +1155,8 @@ _pixzip.add_command(freeze)
 
 
 # ------------------------------------------------------------------------ entry
+
+_pixzip.add_command(bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.entropy import Lanes
-from pixzip.frequencies import binary_bits, binary_intervals, row_intervals, symbol_bits
+from pixzip.frequencies import LOGITS_PER_NAT, binary_bits, binary_intervals, row_intervals, symbol_bits
 from pixzip.model_file import Frozen
 from pixzip.runtime import network as trunk
 from pixzip.runtime import pipeline, plain, rows, steps
@@ -141,6 +141,29 @@ def model_bits(
 
     _scored(network, engine, planes, colours, 0, write)
     return bits
+
+
+def probabilities(
+    network: Frozen,
+    engine: str,
+    planes: NDArray[np.uint8],
+    colours: int,
+    rate: int,
+    visit: Callable[[NDArray[np.float64], NDArray[np.int64]], None],
+) -> None:
+    """Call visit(p, symbols) for all positions of a block, some at a time: p (m, 256), or (m, 2) of binary pictures.
+
+    p: the softmax of the integer logits, in float64; symbols (m,): the true ones, in the frame of the network.
+    """
+
+    def write(where: _Where, colour: int, acc: Any, head: Any, symbols: NDArray[np.int16]) -> None:
+        logits = ((acc.astype(np.int64) + head[0]) >> head[1]) / LOGITS_PER_NAT
+        if _is_binary(network):
+            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        visit(p / p.sum(axis=1, keepdims=True), symbols.astype(np.int64) & 255)
+
+    _scored(network, engine, planes, colours, rate, write)
 
 
 def decode_block(
