@@ -14,11 +14,13 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 from llvmlite import ir
+from numba import _dynfunc  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
-from numba.core.compiler_machinery import FunctionPass, register_pass
-from numba.core.typed_passes import NopythonTypeInference
+from numba.core.compiler_machinery import register_pass
+from numba.core.typed_passes import NativeLowering
 from numba.extending import intrinsic as numba_intrinsic
 from numpy.typing import NDArray
 
@@ -66,23 +68,44 @@ def _compiled(function: _Function, cache: bool, **options: Any) -> _Function:
     return cast(_Function, compiled)
 
 
-@register_pass(mutates_CFG=False, analysis_only=True)
-class _LeaveToCaller(FunctionPass):
-    """LLVM's whole work on a function is left to those that it becomes part of.
+class _Part(JITCodeLibrary):
+    """Code that becomes part of its callers' only: LLVM's whole work on it, and its machine code, are left to them.
 
-    Otherwise it is done again at each level of calls: a quarter of the time that compiling took.
+    numba does both for every function and so again at each level of calls, a third of the time that compiling took.
     """
 
-    _name = "leave_to_caller"
+    def _optimize_final_module(self) -> None:
+        pass
 
-    def __init__(self) -> None:
-        super().__init__()
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(NativeLowering):
+    """numba's way from its own representation to LLVM's, into a _Part."""
+
+    _name = "pixzip_lowering"
 
     def run_pass(self, state: Any) -> bool:
-        state.library = state.targetctx.codegen().create_library(state.func_id.func_qualname)
+        state.library = _Part(state.targetctx.codegen(), state.func_id.func_qualname)
         state.library.enable_object_caching()
-        state.library._optimize_final_module = lambda: None
-        return True
+        context, make = state.targetctx, state.targetctx.get_executable
+
+        def executable(library: Any, description: Any, environment: Any) -> Any:
+            """A function without machine code has none to call."""
+            if not isinstance(library, _Part):
+                return make(library, description, environment)
+            library.finalize()
+            module, name = description.lookup_module(), description.qualname.split(".")[-1]
+            return _dynfunc.make_function(module, name, "", 0, environment, (library,))
+
+        context.get_executable = executable
+        try:
+            return bool(super().run_pass(state))
+        finally:
+            del context.get_executable
 
 
 class _Inner(CompilerBase):
@@ -90,7 +113,7 @@ class _Inner(CompilerBase):
 
     def define_pipelines(self) -> list[Any]:
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        passes.add_pass_after(_LeaveToCaller, NopythonTypeInference)
+        passes.passes = [(_Lowering if kind is NativeLowering else kind, text) for kind, text in passes.passes]
         passes.finalize()
         return [passes]
 
