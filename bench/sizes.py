@@ -1,11 +1,12 @@
 """One photograph → seconds a megapixel and peak memory of coding, from 0.1 to 50 megapixels.
 
-    python bench/sizes.py PICTURE [--megapixels 0.1,0.4,1,4] [--model NAME] [--threads N] [--repeats N]
+    python bench/sizes.py PICTURE [--megapixels 0.1,0.4,1,4] [--model NAME] [--threads N] [--repeats N] [--plots PREFIX]
 
 Pictures of every size are made of one: crops of 96 to 384 pixels from anywhere in it, mirrored and turned at random by
 a seed, side by side. Each size has a process of its own, which codes a small picture first, so that nothing is compiled
 in the time that counts. Seconds are medians over --repeats of encoding and decoding pixels in memory, without files;
-verified. Peak memory is the whole process's, resident.
+verified. Peak memory is the whole process's, resident. --plots draws both against the size, PREFIX-cost.svg and
+PREFIX-memory.svg.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixzip import codec
+from pixzip.benchmark.plots import Figure, around
 from pixzip.model_file import find_model
+
+_ENCODE, _DECODE = "#1f6fb4", "#c2571a"
 
 
 def photograph(source: NDArray[np.uint8], megapixels: float, seed: int = 0) -> NDArray[np.uint8]:
@@ -75,14 +79,46 @@ def measure(picture: Path, megapixels: float, model_name: str, threads: int, rep
     }
 
 
+def draw(prefix: str, rows: list[dict[str, float]]) -> None:
+    """Write the plots of all sizes."""
+    sizes = [row["pixels"] / 1e6 for row in rows]
+    costs = {
+        (name, colour): [row[f"{name}_s"] / size for row, size in zip(rows, sizes, strict=True)]
+        for name, colour in (("encode", _ENCODE), ("decode", _DECODE))
+    }
+    across = around(sizes, "megapixels", log=True)
+    highest = [max(values) for values in zip(*costs.values(), strict=True)]
+    cost = Figure(across, around(highest, "seconds a megapixel", zero=True))
+    for (name, colour), values in costs.items():
+        cost.line(list(zip(sizes, values, strict=True)), colour)
+        for size, value in zip(sizes, values, strict=True):
+            cost.dot((size, value), colour, f"{name}, {size:.2f} MP: {value:.2f} s/MP")
+        cost.names([((sizes[-1], values[-1]), name)])
+    peaks = [row["peak_mib"] for row in rows]
+    memory = Figure(across, around(peaks, "peak memory, MiB", zero=True))
+    memory.line(list(zip(sizes, peaks, strict=True)), _ENCODE)
+    for size, peak in zip(sizes, peaks, strict=True):
+        memory.dot((size, peak), _ENCODE, f"{size:.2f} MP: {peak:.0f} MiB")
+    Path(f"{prefix}-cost.svg").write_text(as_file(cost.svg("seconds a megapixel against size")))
+    Path(f"{prefix}-memory.svg").write_text(as_file(memory.svg("peak memory against size")))
+
+
+def as_file(svg: str) -> str:
+    """A drawing as a document of its own."""
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+
+
 @click.command()
 @click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--megapixels", default="0.1,0.4,1,4", show_default=True, help="Sizes, separated by commas.")
 @click.option("--model", default="default")
 @click.option("--threads", default=2)
 @click.option("--repeats", default=3)
+@click.option("--plots", help="Where plots go: the beginning of their names.")
 @click.option("--child", is_flag=True, help="Measure one size in this process and print JSON.")
-def main(picture: Path, megapixels: str, model: str, threads: int, repeats: int, child: bool) -> None:
+def main(
+    picture: Path, megapixels: str, model: str, threads: int, repeats: int, plots: str | None, child: bool
+) -> None:
     """Measure pictures made of PICTURE."""
     sizes = [float(size) for size in megapixels.split(",")]
     if child:
@@ -91,16 +127,20 @@ def main(picture: Path, megapixels: str, model: str, threads: int, repeats: int,
     print(f"{threads} threads, medians of {repeats}\n")
     print("| megapixels | tiles | bits/dim | encode, s/MP | decode, s/MP | peak, MiB |")
     print("|---:|---:|---:|---:|---:|---:|")
+    rows = []
     for size in sizes:
         options = ["--megapixels", str(size), "--model", model, "--threads", str(threads), "--repeats", str(repeats)]
         command = [sys.executable, __file__, str(picture), "--child", *options]
         r = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        rows.append(r)
         mp = r["pixels"] / 1e6
         print(
             f"| {mp:.2f} | {r['tiles']} | {8 * r['bytes'] / (3 * r['pixels']):.3f} | {r['encode_s'] / mp:.2f} "
             f"| {r['decode_s'] / mp:.2f} | {r['peak_mib']:.0f} |",
             flush=True,
         )
+    if plots is not None:
+        draw(plots, rows)
 
 
 if __name__ == "__main__":
