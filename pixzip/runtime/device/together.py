@@ -27,8 +27,8 @@ Progress = Callable[[float], None]
 Intervals = tuple[NDArray[np.uint32], NDArray[np.uint32]]
 #: How long a thread that is about to run a batch waits for others to hand in more.
 _PATIENCE_S = 0.02
-#: Of a device's free memory for a batch; of a processor's memory in any case.
-_SHARE, _HOST_BYTES = 0.7, 1 << 30
+#: Of a device's memory for a batch (what torch keeps of the last one is free for it); of a processor's in any case.
+_SHARE, _HOST_BYTES = 0.6, 1 << 30
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Together:
 
     def _most_bytes(self) -> int:
         if self._device.type == "cuda":
-            return int(_SHARE * torch.cuda.mem_get_info(self._device)[0])
+            return int(_SHARE * torch.cuda.mem_get_info(self._device)[1])
         return _HOST_BYTES
 
     def run(self, request: _Request) -> list[Any]:
@@ -79,8 +79,11 @@ class Together:
         self._waiting.append(request)
         with self._busy:
             if not request.done:
-                self._wait_for_more()
-                self._run_batch(self._batch_of(request))
+                try:
+                    self._wait_for_more()
+                finally:
+                    batch = self._batch_of(request)
+                self._run_batch(batch)
         if request.fault is not None:
             raise request.fault
         return request.results
