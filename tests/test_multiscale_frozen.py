@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from small_nets import ARCHITECTURES, crops_of, randomised  # noqa: E402
+from test_reference import assert_all_agree, pxz_file  # noqa: E402
 
 import pixzip  # noqa: E402
 from pixzip import codec  # noqa: E402
 from pixzip.errors import FormatError, ModelError, UsageError  # noqa: E402
 from pixzip.evaluate import model_bits  # noqa: E402
 from pixzip.freeze import freeze_network  # noqa: E402
-from pixzip.image import from_array  # noqa: E402
 from pixzip.model_file import Model, _read_safetensors, load_model, write_model  # noqa: E402
 from pixzip.multiscale_model import MultiScaleNetwork  # noqa: E402
 from pixzip.nets.multiscale import MultiScaleConfig, unknown_pixels  # noqa: E402
@@ -50,6 +52,14 @@ def model_of(*case: Any) -> Model:
     """It frozen, calibrated on noise."""
     network = network_of(*case)
     return load_model(freeze_network(network, crops_of(case[2], 9, 10, n=6, seed=5), {}), "tiny")
+
+
+@cache
+def model_path(case: tuple[Any, ...]) -> Path:
+    """Its file."""
+    path = Path(tempfile.mkdtemp()) / "tiny.safetensors"
+    path.write_bytes(model_of(*case).data)
+    return path
 
 
 def pixels_of(pictures: str, h: int, w: int, n: int = 1, seed: int = 0) -> Any:
@@ -90,14 +100,21 @@ def test_tiles_engines_and_a_gray_picture_by_an_rgb_network(case: tuple[Any, ...
         assert made.tiles == codec.encode(model, gray, tile=5, engine="float32", threads=1).tiles
 
 
-def test_whole_files_hold_the_picture(tmp_path: Any) -> None:
-    case = CASES[0]
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(model_of(*case).data)
-    picture = from_array(crops_of("rgb", 12, 13)[0])
-    data = pixzip.compress(picture, model=str(path), threads=1)
-    again = pixzip.decompress(data, model=str(path), threads=1)
-    np.testing.assert_array_equal(again.planes, picture.planes)
+@pytest.mark.parametrize("case", CASES)
+def test_the_reference_decoder_agrees(case: tuple[Any, ...]) -> None:
+    mode = "RGB" if case[2] == "rgb" else "L"
+    assert_all_agree(model_of(*case), pixels_of(case[2], 5, 6, n=2, seed=8), mode, depth_of(case), lanes=3, threads=1)
+
+
+def test_the_reference_decoder_agrees_on_a_gray_picture_by_an_rgb_network() -> None:
+    assert_all_agree(model_of(*CASES[1]), pixels_of("gray", 5, 6, seed=8), "L", lanes=2, threads=1)
+
+
+def test_whole_files_hold_the_picture() -> None:
+    pixels = pixels_of("rgb", 12, 13)
+    data = pxz_file(model_of(*CASES[0]), pixels, "RGB", threads=1)
+    again = pixzip.decompress(data, model=model_path(CASES[0]), threads=1)
+    np.testing.assert_array_equal(again.planes, pixels[0])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -260,8 +277,6 @@ def test_what_multiscale_cannot_do_is_said() -> None:
         codec.encode(model, pixels_of("rgb", 2, 2), learning=8)
 
 
-def test_drawing_is_refused(tmp_path: Any) -> None:
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(model_of(*CASES[0]).data)
+def test_drawing_is_refused() -> None:
     with pytest.raises(UsageError, match="drawing from it is not possible yet"):
-        pixzip.sample(path, size=(4, 4), threads=1)
+        pixzip.sample(model_path(CASES[0]), size=(4, 4), threads=1)
