@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from pixzip.entropy import Lanes, encode_words, lane_lengths, lane_order, lane_payload, read_lanes
 from pixzip.errors import FormatError, UsageError
 from pixzip.model_file import Model, Network
+from pixzip.multiscale_model import MultiScaleNetwork
 from pixzip.runtime.engines import DEVICES, choose_engine
 from pixzip.runtime.frozen import decode_block, intervals, products_alone, shares_a_block
 from pixzip.schedule import MAX_LANES, MAX_TILE, Tile, default_lanes, tiles_of
 
 Progress = Callable[[float], None]
+_Stream = tuple[NDArray[np.uint32], NDArray[np.uint32]]
 _Made = TypeVar("_Made")
 DEFAULT_TILE = 1024
 #: Rate at which the heads learn, in 1/64 of a weight's unit a step (docs/model-format.md, section 9).
@@ -223,15 +225,42 @@ def _intervals(
 
 def _lanes(left: NDArray[np.uint32], frequency: NDArray[np.uint32], n: int, lanes: int, model: Model) -> bytes:
     """Order a block's intervals by lane and code each lane."""
+    network = model.network
+    if isinstance(network, MultiScaleNetwork):
+        streams = _multiscale_streams(left, frequency, n, lanes, network)
+    else:
+        streams = _streams(left, frequency, n, lanes, network.slope_at(left.shape[2] // n))
+    return lane_payload([encode_words(*stream) for stream in streams])
+
+
+def _streams(left: NDArray[np.uint32], frequency: NDArray[np.uint32], n: int, lanes: int, slope: int) -> list[_Stream]:
+    """Each lane's intervals (left, f) in the order of decoding."""
     height, colours, m = left.shape
     stops = np.cumsum(lane_lengths(height, n, m // n, colours, lanes))
     starts = np.concatenate([[0], stops[:-1]]).astype(np.int64)
     ordered = []
     for values in (left, frequency):
         out = np.empty(values.size, dtype=np.uint32)
-        lane_order(values, n, model.network.slope_at(m // n), lanes, starts, out)
+        lane_order(values, n, slope, lanes, starts, out)
         ordered.append(out)
-    return lane_payload([encode_words(ordered[0][a:b], ordered[1][a:b]) for a, b in zip(starts, stops, strict=True)])
+    return [(ordered[0][a:b], ordered[1][a:b]) for a, b in zip(starts, stops, strict=True)]
+
+
+def _multiscale_streams(
+    left: NDArray[np.uint32], frequency: NDArray[np.uint32], n: int, lanes: int, network: MultiScaleNetwork
+) -> list[_Stream]:
+    """As _streams: in each lane the small picture's symbols, then those of the whole one that are not in it."""
+    height, colours, m = left.shape
+    pixels = [values.reshape(height, colours, m // n, n) for values in (left, frequency)]
+    factor = network.factor
+    of_small = [np.ascontiguousarray(values[::factor, :, ::factor]) for values in pixels]
+    small = [values.reshape(*values.shape[:2], -1) for values in of_small]
+    unknown = pixels[1].copy()
+    unknown[::factor, :, ::factor] = 0  # no symbol has a frequency of 0
+    before = _streams(small[0], small[1], n, lanes, network.small.slope_at(of_small[0].shape[2]))
+    after = _streams(left, unknown.reshape(frequency.shape), n, lanes, network.large.slope_at(m // n))
+    kept = [(a[f > 0], f[f > 0]) for a, f in after]
+    return [(np.concatenate([s[0], t[0]]), np.concatenate([s[1], t[1]])) for s, t in zip(before, kept, strict=True)]
 
 
 def decode(

@@ -13,6 +13,8 @@ from pixzip.errors import TrainingError
 from pixzip.model_file import write_model
 from pixzip.nets.calibration import calibrated
 from pixzip.nets.exponents import HIDDEN, INPUT, SIGNED, STATE, ConvExponents, Exponents, LstmExponents
+from pixzip.nets.multiscale import MultiScale
+from pixzip.nets.multiscale_integers import frozen_multiscale
 from pixzip.nets.quantised import GateIntegers, HeadIntegers, Integers
 from pixzip.nets.stack import Stack
 from pixzip.nets.stack_calibration import calibrated as calibrated_stack
@@ -91,6 +93,10 @@ def freeze_network(network: Any, crops: NDArray[np.uint8], info: dict[str, Any])
         batch = prepare(crops)
         exponents = calibrated(network, torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors), tables)
         return freeze(network, exponents, tables, info)
+    if isinstance(network, MultiScale):
+        network.prepare(crops)  # refuses crops of another kind
+        config, arrays = frozen_multiscale(network, crops, tables)
+        return write_model(config | {"info": info}, arrays)
     if not isinstance(network, Stack):
         raise TrainingError(f"{type(network).__name__}: this network has no integer form")
     network.prepare(crops)  # refuses crops of another kind

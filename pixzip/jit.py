@@ -31,7 +31,9 @@ _SOURCES = ("*.py", "nets/*.py", "runtime/**/*.py")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def jit(function: _Function, fastmath: bool | set[str] = False, *, inline: bool = False) -> _Function:
+def jit(
+    function: _Function, fastmath: bool | set[str] = False, *, inline: bool = False, arrays: bool = True
+) -> _Function:
     """Compile on first call, without the interpreter lock, so that threads of ours run kernels side by side.
 
     Division by zero follows numpy (no check in the loop). Machine code is kept beside the module, or in the user's

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pixzip.errors import LimitError
 from pixzip.image import WEBP_SIDE_PX
 from pixzip.model_file import Frozen, Network
+from pixzip.multiscale_model import MultiScaleNetwork
 
 if TYPE_CHECKING:
     from pixzip.schedule import Tile
@@ -78,6 +79,14 @@ def encoding_tile(network: Frozen, tile: Tile) -> int:
     return 2 * 8 * 3 * pixels + 12 * pixels + maps + coder + _SCRATCH_BYTES
 
 
+def _conditioning_bytes(network: Frozen, tile: Tile) -> int:
+    """Of a Multi-Scale network's map, and of the doubling that makes it: float64 of 2 × 2 inputs, and sums."""
+    if not isinstance(network, MultiScaleNetwork):
+        return 0
+    places = (tile.last - tile.first) * (tile.h + network.factor) * (tile.w + network.factor)
+    return (2 + 16) * places * network.upsampling.features
+
+
 def _maps_bytes(network: Frozen, tile: Tile) -> int:
     """Of the maps of four steps."""
     n = tile.last - tile.first
@@ -85,8 +94,9 @@ def _maps_bytes(network: Frozen, tile: Tile) -> int:
     if isinstance(network, Network):
         places = 3 * (n * rows + 1)  # maps hold four steps
     else:  # a Diagonal BiLSTM has buffers of a whole row
-        places = n * (tile.w if network.architecture == "diagonal_bilstm" else rows)
-    return places * _position_bytes(network)
+        parts = (network.small, network.large) if isinstance(network, MultiScaleNetwork) else (network,)
+        places = n * (tile.w if any(part.architecture == "diagonal_bilstm" for part in parts) else rows)
+    return places * _position_bytes(network) + _conditioning_bytes(network, tile)
 
 
 def decoding_tile(network: Frozen, tile: Tile) -> int:

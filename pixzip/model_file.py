@@ -41,6 +41,7 @@ from pixzip.model_checks import (
     shown,
     table_arrays,
 )
+from pixzip.multiscale_model import MULTISCALE, MultiScaleNetwork, multiscale_arrays, read_multiscale
 from pixzip.stack_model import ARCHITECTURES as PAPER_ARCHITECTURES
 from pixzip.stack_model import StackNetwork, paper_arrays, read_paper
 
@@ -105,7 +106,7 @@ class Network:
         return None
 
 
-Frozen = Network | StackNetwork
+Frozen = Network | StackNetwork | MultiScaleNetwork
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def expected_arrays(config: Mapping[str, Any]) -> Shapes:
 
 def write_model(config: Mapping[str, Any], arrays: Arrays) -> bytes:
     """Arrays and configuration → model file bytes; the same input gives the same bytes. Checks as load_model does."""
-    wanted = expected_arrays(config) if config["architecture"] == "trunk" else paper_arrays(config)
+    names = {"trunk": expected_arrays, MULTISCALE: multiscale_arrays}
+    wanted = names.get(config["architecture"], paper_arrays)(config)
     header: dict[str, Any] = {
         "__metadata__": {
             "format": FORMAT,
@@ -192,6 +194,8 @@ def load_model(data: bytes, name: str) -> Model:
         config = object_with(parsed(metadata["config"], "config"), "config", ["architecture"])
         if config["architecture"] in PAPER_ARCHITECTURES:
             network: Frozen = read_paper(config, arrays)
+        elif config["architecture"] == MULTISCALE:
+            network = read_multiscale(config, arrays)
         else:
             network = _network(config, arrays)
     except ModelError as error:

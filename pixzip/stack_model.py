@@ -60,7 +60,8 @@ class Product:
     """One matrix product: taps are earlier pixels, all of whose features are seen; then the own pixel, as mask says.
 
     outputs are those of one of ``gates`` equal maps, o, f, i, g; inputs those of a tap. largest is the largest
-    magnitude of an input. repeated: all taps and the own pixel have the same weights, stored once.
+    magnitude of an input. repeated: all taps and the own pixel have the same weights, stored once. conditioning:
+    features of a conditioning map at the pixel, all of which every output sees; they stand first in a row of inputs.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Product:
     largest: int = LARGEST
     gates: int = 1
     repeated: bool = False
+    conditioning: int = 0
 
     @property
     def positions(self) -> int:
@@ -80,7 +82,7 @@ class Product:
     @property
     def shape(self) -> tuple[int, int]:
         """(outputs, inputs) of the stored weights."""
-        return self.gates * self.outputs, self.positions * self.inputs
+        return self.gates * self.outputs, self.conditioning + self.positions * self.inputs
 
     def hidden_weights(self, groups: int) -> NDArray[np.bool_]:
         """Where the mask lets no weight through: the shape of the weights."""
@@ -112,6 +114,8 @@ class StackNetwork:
     skip_shifts: tuple[int, ...] = ()
     head_shift: int = 0
     arrays: Arrays = field(default_factory=dict)
+    #: Features of the conditioning map that biases every layer, 0 for none: the large network of a Multi-Scale one.
+    conditioning: int = 0
 
     @property
     def planes(self) -> int:
@@ -156,20 +160,20 @@ class StackNetwork:
     def _pixelcnn(self, name: str) -> Iterator[Product]:
         h, above = self.h, ((-1, -1), (-1, 0), (-1, 1), (0, -1))
         yield Product(f"{name}.down", 2 * h, h, "B", largest=LARGEST_HIDDEN)
-        yield Product(f"{name}.middle", h, h, "B", above, largest=LARGEST_HIDDEN)
+        yield Product(f"{name}.middle", h, h, "B", above, largest=LARGEST_HIDDEN, conditioning=self.conditioning)
         yield Product(f"{name}.up", h, 2 * h, "B", largest=LARGEST_HIDDEN)
 
     def _row_lstm(self, name: str) -> Iterator[Product]:
         h = self.h
-        yield Product(f"{name}.is", 2 * h, h, "B", ((0, -1),), gates=4)
+        yield Product(f"{name}.is", 2 * h, h, "B", ((0, -1),), gates=4, conditioning=self.conditioning)
         yield Product(f"{name}.ss", h, h, "none", ((-1, -1), (-1, 0), (-1, 1)), gates=4)
         yield Product(f"{name}.up", h, 2 * h, "B")
 
     def _diagonal(self, name: str) -> Iterator[Product]:
-        h = self.h
-        yield Product(f"{name}.left_to_right.is", 2 * h, h, "B", gates=4)
+        h, conditioning = self.h, self.conditioning
+        yield Product(f"{name}.left_to_right.is", 2 * h, h, "B", gates=4, conditioning=conditioning)
         yield Product(f"{name}.left_to_right.ss", h, h, "none", ((-1, 0), (0, -1)), gates=4)
-        yield Product(f"{name}.right_to_left.is", 2 * h, h, "all", gates=4)
+        yield Product(f"{name}.right_to_left.is", 2 * h, h, "all", gates=4, conditioning=conditioning)
         yield Product(f"{name}.right_to_left.ss", h, h, "none", ((-1, 0), (0, 1)), gates=4)
         # the right-to-left states of the row above, and the own left-to-right ones: their sum times one weight
         yield Product(f"{name}.up", h, 2 * h, "B", ((-1, 0),), largest=2 * LARGEST, repeated=True)
@@ -215,9 +219,9 @@ class StackNetwork:
         return "codes pictures of one plane" if colours > self.planes else None
 
 
-def paper_arrays(config: Mapping[str, Any]) -> Shapes:
+def paper_arrays(config: Mapping[str, Any], conditioning: int = 0) -> Shapes:
     """Name → (shape, dtype) of every array of one of the paper's networks; weights are (outputs, inputs)."""
-    network = sizes_of(config)
+    network = sizes_of(config, conditioning)
     out = table_arrays()
     for product in network.products.values():
         out |= product_arrays(product.name, product.shape, rounded=product.mask != "none")
@@ -228,9 +232,9 @@ def paper_arrays(config: Mapping[str, Any]) -> Shapes:
     return out
 
 
-def sizes_of(config: Mapping[str, Any]) -> StackNetwork:
+def sizes_of(config: Mapping[str, Any], conditioning: int = 0) -> StackNetwork:
     """A network without its integers, from a configuration. Raises ModelError, naming the field."""
-    object_with(config, "config", _KEYS)
+    object_with(config, "config", ("architecture", *_KEYS))
     choices = {"architecture": ARCHITECTURES, "pictures": tuple(PLANES), "frame": ("raw", "residual")}
     for key, allowed in choices.items():
         if config[key] not in allowed:
@@ -245,13 +249,16 @@ def sizes_of(config: Mapping[str, Any]) -> StackNetwork:
     for key in ("residual", "skip"):
         if type(config[key]) is not bool:
             raise ModelError(f"{key} is {shown(config[key])}, must be true or false")
-    return StackNetwork(**{key: config[key] for key in ("architecture", *_KEYS[:-1])})
+    return StackNetwork(**{key: config[key] for key in ("architecture", *_KEYS[:-1])}, conditioning=conditioning)
 
 
-def read_paper(config: Mapping[str, Any], arrays: Arrays) -> StackNetwork:
-    """Check sizes, shapes, shifts, masks and bounds, in this order. Raises ModelError."""
-    network = sizes_of(config)
-    check_shapes(paper_arrays(config), arrays)
+def read_paper(config: Mapping[str, Any], arrays: Arrays, conditioning: int = 0) -> StackNetwork:
+    """Check sizes, shapes, shifts, masks and bounds, in this order. Raises ModelError.
+
+    conditioning: features of the map that biases the layers, of the large network of a Multi-Scale one.
+    """
+    network = sizes_of(config, conditioning)
+    check_shapes(paper_arrays(config, conditioning), arrays)
     shifts = object_with(config["shifts"], "shifts", ["layers", "skips", "head"])
     skips = network.layers if network.skip else 0
     network = StackNetwork(
@@ -260,6 +267,7 @@ def read_paper(config: Mapping[str, Any], arrays: Arrays) -> StackNetwork:
         skip_shifts=tuple(shift_of(n) for n in list_of(shifts["skips"], "skips", skips)),
         head_shift=shift_of(shifts["head"]),
         arrays=arrays,
+        conditioning=conditioning,
     )
     check_tables(arrays)
     for name in arrays:

@@ -221,33 +221,56 @@ def read_varint(payload: bytes, at: int) -> tuple[int, int]:
 def decode_block(payload: bytes, block: Block, header: Header, model: Model, pictures: list[list[Plane]]) -> None:
     """Decodes a TILE chunk into its place in `pictures`: by step, colour, then row (section 8, order in a lane)."""
     lanes = read_lanes(payload, header.lanes)
+    multiscale = model.config["architecture"] == "multiscale"
     kind = Tile if model.config["architecture"] == "trunk" else PaperTile
-    tiles = [kind(model, block.height, block.width) for _ in range(block.count)]
     colours = 3 if header.mode in (3, 4) else 1
-    require(kind is Tile or header.learning == 0, "a model that does not learn")
-    lessons = [Lesson(model, colour) for colour in range(3)] if header.learning else []
-    for tile in tiles:
-        tile.lessons = lessons
-    require(colours <= tiles[0].colours and (not tiles[0].binary or header.depth == 1), "a model for other pictures")
-    slope = tiles[0].slope
-    for step in range(block.width + slope * (block.height - 1)):
-        at_step = [(y, step - slope * y) for y in range(block.height) if 0 <= step - slope * y < block.width]
-        for colour in range(colours):
-            for y, x in at_step:
-                for i, tile in enumerate(tiles):
-                    lane = lanes[(y * block.count + i) % len(lanes)]
-                    symbol = lane.symbol(tile.row(colour, y, x))
-                    tile.set_value(colour, y, x, symbol, gray=colours == 1)
-                    if lessons:
-                        lessons[colour].take(symbol)
-        for lesson in lessons:
-            lesson.learn(header.learning)
+    small: list[Tile] = []
+    if multiscale:
+        factor = model.config["factor"]
+        part, size = part_of(model, "small"), (-(-block.height // factor), -(-block.width // factor))
+        small = [PaperTile(part, *size) for _ in range(block.count)]
+        check_kind(small[0], header, colours)
+        decode_tiles(lanes, small, header, colours)
+        tiles: list[Any] = [ConditionedTile(model, block.height, block.width, first) for first in small]
+    else:
+        tiles = [kind(model, block.height, block.width) for _ in range(block.count)]
+    check_kind(tiles[0], header, colours)
+    decode_tiles(lanes, tiles, header, colours)
     for lane in lanes:
         lane.end()
     for i, tile in enumerate(tiles):
         for colour in range(colours):
             for (y, x), value in tile.planes[colour].items():
                 pictures[block.first + i][colour][block.top + y][block.left + x] = value
+
+
+def check_kind(tile: Any, header: Header, colours: int) -> None:
+    require(not isinstance(tile, PaperTile) or header.learning == 0, "a model that does not learn")
+    require(colours <= tile.colours and (not tile.binary or header.depth == 1), "a model for other pictures")
+
+
+def decode_tiles(lanes: list[Lane], tiles: list[Any], header: Header, colours: int) -> None:
+    """The symbols of tiles of one size, all of them from the beginning; what follows stays in the lanes."""
+    model, height, width = tiles[0].model, tiles[0].height, tiles[0].width
+    lessons = [Lesson(model, colour) for colour in range(3)] if header.learning else []
+    for tile in tiles:
+        tile.lessons = lessons
+    slope = tiles[0].slope
+    for step in range(width + slope * (height - 1)):
+        at_step = [(y, step - slope * y) for y in range(height) if 0 <= step - slope * y < width]
+        for colour in range(colours):
+            for y, x in at_step:
+                for i, tile in enumerate(tiles):
+                    if (value := tile.known(colour, y, x)) is not None:
+                        tile.set_known(colour, y, x, value, gray=colours == 1)
+                        continue
+                    lane = lanes[(y * len(tiles) + i) % len(lanes)]
+                    symbol = lane.symbol(tile.row(colour, y, x))
+                    tile.set_value(colour, y, x, symbol, gray=colours == 1)
+                    if lessons:
+                        lessons[colour].take(symbol)
+        for lesson in lessons:
+            lesson.learn(header.learning)
 
 
 # model-format.md, sections 1 to 3: the model file
@@ -264,7 +287,8 @@ def read_model(data: bytes) -> Model:
     metadata = header.pop("__metadata__")
     require(metadata["format"] == "pixzip-model" and metadata["arithmetic"] == "2", "model file")
     config = json.loads(metadata["config"])
-    require(config["architecture"] in ("trunk", "pixelcnn", "row_lstm", "diagonal_bilstm"), "architecture")
+    known = ("trunk", "pixelcnn", "row_lstm", "diagonal_bilstm", "multiscale")
+    require(config["architecture"] in known, "architecture")
     return Model(config, {name: read_array(entry, data[8 + length :]) for name, entry in header.items()})
 
 
@@ -325,6 +349,10 @@ class Tile:
         self.errors: list[dict[tuple[int, int], int]] = [{}, {}, {}]
         self.lessons: list[Lesson] = []
         self.vectors: dict[Any, Any] = {}  # A, S and C of each block, and the heads' input F
+
+    def known(self, colour: int, y: int, x: int) -> int | None:
+        """The value of a sub-pixel that has no symbol in the lanes."""
+        return None
 
     def set_value(self, colour: int, y: int, x: int, symbol: int, gray: bool) -> None:
         """Takes in the symbol of a sub-pixel; in a gray picture its value is that of all three planes."""
@@ -557,6 +585,10 @@ class PaperTile(Tile):
         logits = self.logits(colour, y, x)
         return self.left_edges([0, *logits] if self.binary else logits)
 
+    def conditioning(self, y: int, x: int) -> Vector:
+        """What stands first in the inputs of every layer: nothing but in a Multi-Scale network."""
+        return []
+
     def own_colour(self, k: int, features: int, colour: int) -> bool:
         return self.colours * k // features == colour
 
@@ -640,7 +672,8 @@ class PaperTile(Tile):
         v = []
         for dy, dx in (-1, -1), (-1, 0), (-1, 1), (0, -1):
             v += self.at(name + ".B", y + dy, x + dx, [-128] * h)
-        hidden = [relu8(value) for value in self.output(name + ".middle", colour, v + own)]
+        v = self.conditioning(y, x) + v + own
+        hidden = [relu8(value) for value in self.output(name + ".middle", colour, v)]
         return self.output(name + ".up", colour, self.put(name + ".M", y, x, colour, hidden, h))
 
     def lstm(self, name: str, colour: int, v: Vector, before: Vector, cells: Vector) -> tuple[Vector, Vector]:
@@ -661,7 +694,7 @@ class PaperTile(Tile):
             inside = 0 <= x + dx < self.width
             before += self.at(name + ".S", y - 1, x + dx, arrays[name + ".h0"] if inside else [0] * h)
         cells = self.at(name + ".C", y - 1, x, arrays[name + ".c0"])
-        v = self.at(name + ".A", y, x - 1, [0] * 2 * h) + own
+        v = self.conditioning(y, x) + self.at(name + ".A", y, x - 1, [0] * 2 * h) + own
         new_cells, states = self.lstm(name, colour, v, before, cells)
         self.put(name + ".C", y, x, colour, new_cells, h)
         return self.output(name + ".up", colour, self.put(name + ".S", y, x, colour, states, h))
@@ -671,7 +704,8 @@ class PaperTile(Tile):
         own = self.put(name + ".A", y, x, colour, [sat8(rs(value, a)) for value in stream], 2 * h)
         h0, c0 = arrays[right + ".h0"], arrays[right + ".c0"]
         before = self.at(right + ".S", y - 1, x, h0) + self.at(right + ".S", y, x - 1, h0)
-        cells, states = self.lstm(right, colour, own, before, self.at(right + ".C", y, x - 1, c0))
+        v = self.conditioning(y, x) + own
+        cells, states = self.lstm(right, colour, v, before, self.at(right + ".C", y, x - 1, c0))
         self.put(right + ".C", y, x, colour, cells, h)
         states = self.put(right + ".S", y, x, colour, states, h)
         other = self.at(name + ".right_to_left.S", y - 1, x, [0] * h)
@@ -686,7 +720,8 @@ class PaperTile(Tile):
             for x in reversed(range(self.width)):
                 before = self.at(name + ".S", y - 1, x, h0) + self.at(name + ".S", y, x + 1, h0)
                 cells = self.at(name + ".C", y, x + 1, c0)
-                cells, states = self.lstm(name, -1, self.vectors[f"layer.{j}.A", y, x], before, cells)
+                v = self.conditioning(y, x) + self.vectors[f"layer.{j}.A", y, x]
+                cells, states = self.lstm(name, -1, v, before, cells)
                 self.vectors[name + ".C", y, x], self.vectors[name + ".S", y, x] = cells, states
 
     def logits(self, colour: int, y: int, x: int) -> Vector:
@@ -697,6 +732,63 @@ class PaperTile(Tile):
             hidden = [relu8(value) for value in self.output(name, colour, own)]
             own = self.put(name, y, x, colour, hidden, c["head"])
         return self.output("head.last", colour, own)
+
+
+# model-format.md, section 10: Multi-Scale
+
+
+def part_of(model: Model, name: str) -> Model:
+    """One of the two networks."""
+    arrays = {key[len(name) + 1 :]: value for key, value in model.arrays.items() if key.startswith(name + ".")}
+    return Model(model.config[name], arrays)
+
+
+class ConditionedTile(PaperTile):
+    """As PaperTile, of the network ``large``, after the small picture."""
+
+    def __init__(self, model: Model, height: int, width: int, small: PaperTile) -> None:
+        super().__init__(part_of(model, "large"), height, width)
+        self.small, self.factor = small, model.config["factor"]
+        maps = {(y, x): small.pixel_inputs(y, x) for y in range(small.height) for x in range(small.width)}
+        size, j = (small.height, small.width), 0
+        while 2**j < self.factor:
+            maps = doubled(model, j, maps, size, last=2 ** (j + 1) == self.factor)
+            size, j = (2 * size[0], 2 * size[1]), j + 1
+        self.map = maps
+
+    def conditioning(self, y: int, x: int) -> Vector:
+        return self.map[y, x]
+
+    def known(self, colour: int, y: int, x: int) -> int | None:
+        f = self.factor
+        return None if y % f or x % f else self.small.planes[colour][y // f, x // f]
+
+    def set_known(self, colour: int, y: int, x: int, value: int, gray: bool) -> None:
+        self.stream(colour, y, x)  # later pixels read its features
+        base = self.prediction(colour, y, x) if self.residual else 0
+        self.set_value(colour, y, x, (value - base) % 256, gray)
+
+
+def doubled(
+    model: Model, j: int, u: dict[tuple[int, int], Vector], size: tuple[int, int], last: bool
+) -> dict[tuple[int, int], Vector]:
+    """U_(j+1) from U_j."""
+    weight, bias, shift = (model.arrays[f"upsample.{j}.{part}"] for part in ("weight", "bias", "shift"))
+    m = model.config["features"]
+    outside = [-128] * m if j else [0] * len(u[0, 0])
+    made = {}
+    for y in range(size[0]):
+        for x in range(size[1]):
+            for p in range(2):
+                for q in range(2):
+                    e, d = (1 if p else -1), (1 if q else -1)
+                    v = u[y, x] + u.get((y, x + d), outside) + u.get((y + e, x), outside)
+                    v = v + u.get((y + e, x + d), outside)
+                    rows = range((2 * p + q) * m, (2 * p + q + 1) * m)
+                    sums = [sum(a * b for a, b in zip(weight[k], v, strict=True)) + bias[k] for k in rows]
+                    values = [rs(total, shift[k]) for total, k in zip(sums, rows, strict=True)]
+                    made[2 * y + p, 2 * x + q] = [sat8(value) if last else relu8(value) for value in values]
+    return made
 
 
 def guess(value: Any, y: int, x: int, origin: int) -> int:

@@ -541,6 +541,17 @@ def test_evaluation_counts_nats_of_binary_pictures_and_groups_sizes(monkeypatch:
     assert lines[2].strip().startswith(f"{2.5 * np.log(2):.3f} nats a picture (95 % ")
 
 
+def test_bits_of_a_checkpoint_of_the_papers_are_those_of_each_picture_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "DEFAULT_TILE", 4)
+    run = Run.new(Config(RowLstmConfig(pictures="binary", layers=1, h=2, head=4)), {})
+    pixels = np.random.default_rng(0).integers(0, 2, (3, 6, 5, 1)).astype(np.uint8)
+    found = evaluation.subject_of_run(run, "run").measures["float"](pixels)
+    for picture, bits in zip(pixels, found, strict=True):
+        tiles = [picture[None, y : y + 4, x : x + 4] for y in (0, 4) for x in (0, 4)]
+        nats = sum(run.network.nats(run.network.prepare(tile), torch.float64).item() for tile in tiles)
+        assert bits == pytest.approx(nats / np.log(2), rel=1e-5)
+
+
 def test_the_bootstrap_covers_the_mean_as_the_normal_interval_does() -> None:
     values = np.random.default_rng(0).normal(3, 1, 400)
     low, high = bootstrap(values)

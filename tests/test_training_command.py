@@ -409,7 +409,7 @@ def test_freeze_refuses_what_has_no_exact_model(
     assert not (tmp_path / "m").exists()
 
 
-def test_a_network_without_an_integer_form_says_so_where_samples_would_be_and_to_freeze(
+def test_a_multiscale_run_ends_with_its_exact_model_and_says_that_nothing_is_drawn(
     pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, part = tmp_path / "run", 'architecture = "row_lstm"\nh = 6\nlayers = 1\nhead = 8\n'
@@ -419,11 +419,11 @@ def test_a_network_without_an_integer_form_says_so_where_samples_would_be_and_to
     config = ["--config", str(tmp_path / "c.toml"), "--threads", "1", "--cache", str(cache)]
     assert main(["train", *config, "--data", str(pictures), "--out", str(run)]) == 0
     card = (run / "card.md").read_text()
-    assert "No samples: they are drawn from a frozen model, and multiscale has none yet." in card
-    assert not (run / "samples.png").exists() and not (run / "model.safetensors").exists()
-    code, line = complaint(["freeze", run / "last.safetensors", "-o", tmp_path / "m", "--cache", cache], capsys)
-    assert (code, line) == (TrainingError.exit_code, "multiscale has no integer form yet")
-    assert not (tmp_path / "m").exists()
+    assert "No samples: from a multiscale network pictures cannot be drawn yet." in card
+    assert not (run / "samples.png").exists()
+    frozen = ["freeze", str(run / "last.safetensors"), "-o", str(tmp_path / "m"), "--cache", str(cache)]
+    assert main([*frozen, "--threads", "1"]) == 0
+    assert (tmp_path / "m").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
 # ------------------------------------------------------------------------ the presets

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from pixzip.nets.fused_recurrence import FusedRecurrence, Places, is_fused
 from pixzip.nets.masked_conv import MaskedConv
 from pixzip.nets.masks import colours, gate_colours
 from pixzip.nets.recurrence import Recurrence, Steps
@@ -72,20 +73,27 @@ class Direction(nn.Module):
         self.condition = MaskedConv("all", (0,) * conditioning, gates, g) if conditioning else None
 
     def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
-        """(n, 2h, h, w) → is map (n, h, w, 4h)."""
+        """(n, 2h, h, w) → is map (n, 4h, h, w)."""
         gates = self.input_to_state(x)
-        if self.condition is not None:
-            gates = gates + self.condition(conditioning)
-        return gates.permute(0, 2, 3, 1)
+        return gates if self.condition is None else gates + self.condition(conditioning)
+
+    def fused(self, gates: Tensor, mirrored: bool) -> Tensor:
+        """is map → hidden states (n, h, h, w), from right to left if mirrored; both batch_last."""
+        n, _, height, width = gates.shape
+        places = Places(width - 1, -1, width + 1, height) if mirrored else Places(0, 1, width - 1, height)
+        maps = gates.permute(1, 2, 3, 0).flatten(1, 2)  # (4h, h * w, n)
+        own = self.state_to_state, self.h0, self.c0
+        states = FusedRecurrence.apply(maps, *own, diagonal_steps(height, width), places)
+        return states.view(-1, height, width, n).permute(3, 0, 1, 2)
 
 
 def hidden_states(is_maps: tuple[Tensor, Tensor], directions: tuple[Direction, Direction]) -> tuple[Tensor, Tensor]:
-    """Both directions from left to right, together: is maps (n, h, w, 4h) → hidden states (n, h, h, w).
+    """Both directions from left to right, together: is maps (n, 4h, h, w) → hidden states (n, h, h, w).
 
     Cells outside the picture are (h0, c0) and never evolve.
     """
-    n, height, width, _ = is_maps[0].shape
-    skewed = skew(torch.cat(is_maps)).unflatten(0, (2, n))  # (2, n, h, w + h - 1, 4h)
+    n, _, height, width = is_maps[0].shape
+    skewed = skew(torch.cat(is_maps).permute(0, 2, 3, 1)).unflatten(0, (2, n))  # (2, n, h, w + h - 1, 4h)
     w_ss = torch.stack([d.state_to_state for d in directions])
     h0, c0 = torch.stack([d.h0 for d in directions]), torch.stack([d.c0 for d in directions])
     states = Recurrence.apply(skewed.permute(3, 0, 1, 2, 4), w_ss, h0, c0, diagonal_steps(height, width))
@@ -109,6 +117,10 @@ class DiagonalBiLstmLayer(nn.Module):
 
     def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
         """(n, 2h, h, w) → (n, 2h, h, w), without the residual sum."""
+        if is_fused(x):
+            is_maps = self.left_to_right(x, conditioning), self.right_to_left(x, conditioning)
+            backwards = self.right_to_left.fused(is_maps[1], True)
+            return self.up(self.left_to_right.fused(is_maps[0], False) + shift_down(backwards))
         mirrored = None if conditioning is None else conditioning.flip(3)
         is_maps = self.left_to_right(x, conditioning), self.right_to_left(x.flip(3), mirrored)
         forwards, backwards = hidden_states(is_maps, (self.left_to_right, self.right_to_left))

@@ -42,6 +42,11 @@ def _inlined(function: _Function) -> _Function:
     return jit(function, _FAST, inline=True)
 
 
+def part(function: _Function) -> _Function:
+    """As _fast, without arrays of its own: counting references to slices would cost more than short loops do."""
+    return jit(function, _FAST, arrays=False)
+
+
 _HALF, _ONE, _LOG2E = np.float32(0.5), np.float32(1.0), np.float32(1.4426950408889634)
 #: 2^x on 0 <= x < 1, least squares of degree 5, relative error below 1e-7.
 _E0, _E1, _E2 = np.float32(0.9999999269), np.float32(0.6931529682), np.float32(0.2401545299)
@@ -79,20 +84,21 @@ _as_bits = _bitcast(types.float32, types.uint32, ir.IntType(32))
 
 
 @_inlined
-def _load(bits: np.uint16) -> np.float32:
+def load(bits: np.uint16) -> np.float32:
     """Float32 of a bfloat16."""
     return _as_float(np.uint32(bits) << np.uint32(16))
 
 
 @_inlined
-def _store(value: np.float32) -> np.uint16:
+def store(value: np.float32) -> np.uint16:
     """Bfloat16 nearest to a float32, ties to even."""
     bits = _as_bits(value)
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
 @_inlined
-def _tanh(x: np.float32) -> np.float32:
+def tanh(x: np.float32) -> np.float32:
+    """Of a float32, to its precision."""
     x = min(max(x, -_CLAMP), _CLAMP)
     s = x * x
     p = ((((((_P13 * s + _P11) * s + _P9) * s + _P7) * s + _P5) * s + _P3) * s + _P1) * x
@@ -100,8 +106,9 @@ def _tanh(x: np.float32) -> np.float32:
 
 
 @_inlined
-def _sigmoid(x: np.float32) -> np.float32:
-    return _tanh(x * _HALF) * _HALF + _HALF
+def sigmoid(x: np.float32) -> np.float32:
+    """Of a float32, to its precision."""
+    return tanh(x * _HALF) * _HALF + _HALF
 
 
 @_inlined
@@ -121,7 +128,7 @@ def _largest(bits: Bits) -> np.float32:
     for j in range(bits.shape[0]):
         b = np.int32(np.int16(bits[j]))
         top = max(top, b ^ ((b >> np.int32(15)) & np.int32(0x7FFF)))
-    return _load(np.uint16(top ^ ((top >> np.int32(15)) & np.int32(0x7FFF))))
+    return load(np.uint16(top ^ ((top >> np.int32(15)) & np.int32(0x7FFF))))
 
 
 @_fast
@@ -142,13 +149,13 @@ def _lstm_forward(pre: Bits, width: int, before: Real, after: Real, h: Bits, gat
             h[p] = 0
             continue
         for j in range(4 * k):
-            real[j] = _load(pre[p, j])
+            real[j] = load(pre[p, j])
         for j in range(3 * k):
-            ofi[j] = _sigmoid(ofi[j])
+            ofi[j] = sigmoid(ofi[j])
         for j in range(k):
-            g[j] = _tanh(g[j])
+            g[j] = tanh(g[j])
         for j in range(4 * k):
-            gates[p, j] = _store(real[j])
+            gates[p, j] = store(real[j])
         for j in range(k):
             i[j] *= g[j]
         for j in range(k):
@@ -156,9 +163,9 @@ def _lstm_forward(pre: Bits, width: int, before: Real, after: Real, h: Bits, gat
         for j in range(k):
             after[p, j] = i[j]
         for j in range(k):
-            o[j] *= _tanh(i[j])
+            o[j] *= tanh(i[j])
         for j in range(k):
-            h[p, j] = _store(o[j])
+            h[p, j] = store(o[j])
 
 
 @_fast
@@ -179,11 +186,11 @@ def _lstm_backward(
             dc[p] = 0
             continue
         for j in range(4 * k):
-            real[j] = _load(gates[p, j])
+            real[j] = load(gates[p, j])
         for j in range(k):
-            d[j] = _load(dh[p, j])
+            d[j] = load(dh[p, j])
         for j in range(k):
-            tanh_c[j] = _tanh(after[p, j])
+            tanh_c[j] = tanh(after[p, j])
         for j in range(k):
             dc[p, j] += d[j] * real[j] * (_ONE - tanh_c[j] * tanh_c[j])
         for j in range(k):
@@ -203,7 +210,7 @@ def _lstm_backward(
         for j in range(4 * k):
             db[j] += real[j]
         for j in range(4 * k):
-            d_pre[p, j] = _store(real[j])
+            d_pre[p, j] = store(real[j])
 
 
 @_inlined
@@ -223,7 +230,7 @@ def _row_nats(values: Real, top: np.float32, symbol: int, d_bias: Real, gradient
     for j in range(n):
         d_bias[j] += values[j]
     for j in range(n):
-        gradient[j] = _store(values[j])
+        gradient[j] = store(values[j])
     return np.log(total) - true
 
 
@@ -235,7 +242,7 @@ def _softmax_nats(logits: Bits, symbols: NDArray[np.int64], d_bias: Real) -> flo
     nats = 0.0
     for p in range(m):
         for j in range(n):
-            values[j] = _load(logits[p, j])
+            values[j] = load(logits[p, j])
         nats += _row_nats(values, _largest(logits[p]), symbols[p], d_bias, logits[p])
     return nats
 
@@ -282,11 +289,11 @@ def _activated(
         for j in range(k4):
             real[j] += np.float32(acc_ss[p, j]) * scale_ss[j]
         for j in range(3 * k):
-            ofi[j] = _sigmoid(ofi[j])
+            ofi[j] = sigmoid(ofi[j])
         for j in range(k):
-            g[j] = _tanh(g[j])
+            g[j] = tanh(g[j])
         for j in range(k4):
-            gates[p, j] = _store(real[j])
+            gates[p, j] = store(real[j])
 
 
 @_fast
@@ -298,15 +305,15 @@ def _add_taps(into: Bits, first: int, grad: Bits, offsets: NDArray[np.int64]) ->
     for q in range(offsets.min(), m + offsets.max()):
         row = into[first + q]
         for i in range(c):
-            real[i] = _load(row[i])
+            real[i] = load(row[i])
         for j in range(taps):
             p = q - offsets[j]
             if 0 <= p < m:
                 part = grad[p, j * c : (j + 1) * c]
                 for i in range(c):
-                    real[i] += _load(part[i])
+                    real[i] += load(part[i])
         for i in range(c):
-            row[i] = _store(real[i])
+            row[i] = store(real[i])
 
 
 @_fast
@@ -319,7 +326,7 @@ def _clear_cut(gradient: Bits, held: NDArray[np.int8]) -> None:
             gradient[p, j] = gradient[p, j] if inside else np.uint16(0)
 
 
-def _bits(t: Tensor) -> Bits:
+def bits(t: Tensor) -> Bits:
     """A bfloat16 tensor as its 16-bit patterns, sharing memory."""
     return t.view(torch.int16).numpy().view(np.uint16)
 
@@ -334,7 +341,7 @@ def lstm_cell(pre: Tensor, width: int, before: Tensor, after: Tensor, h: Tensor,
     pre (m, 4k), before (m, k) float32; gates in the order o, f, i, g. Every (width + 1)th position gets zeros.
     """
     if _on_cpu(pre):
-        _lstm_forward(_bits(pre), width, before.numpy(), after.numpy(), _bits(h), _bits(gates))
+        _lstm_forward(bits(pre), width, before.numpy(), after.numpy(), bits(h), bits(gates))
         return
     k = before.shape[1]
     pre = pre.float()
@@ -356,7 +363,7 @@ def lstm_cell_gradient(
     """
     if _on_cpu(gates):
         cells = (before.numpy(), after.numpy())
-        _lstm_backward(_bits(gates), width, *cells, _bits(dh), dc.numpy(), _bits(d_pre), db.numpy())
+        _lstm_backward(bits(gates), width, *cells, bits(dh), dc.numpy(), bits(d_pre), db.numpy())
         return
     k = before.shape[1]
     o, f, i, g = gates.float().split(k, dim=1)
@@ -378,7 +385,7 @@ def softmax_nats(logits: Tensor, symbols: Tensor, d_bias: Tensor) -> tuple[float
     logits (m, 256) may be overwritten.
     """
     if _on_cpu(logits):
-        return _softmax_nats(_bits(logits), symbols.numpy(), d_bias.numpy()), logits
+        return _softmax_nats(bits(logits), symbols.numpy(), d_bias.numpy()), logits
     target = symbols[:, None]
     log_p = torch.log_softmax(logits.float(), dim=1)
     nats = -float(log_p.gather(1, target).sum(dtype=torch.float64))
@@ -391,7 +398,7 @@ def softmax_nats(logits: Tensor, symbols: Tensor, d_bias: Tensor) -> tuple[float
 def integer_softmax_nats(logits: Tensor, scale: float, symbols: Tensor, d_bias: Tensor) -> tuple[float, Tensor]:
     """As softmax_nats, of int32 logits (m, 256) times scale; the gradient is bfloat16."""
     gradient = torch.empty(logits.shape, dtype=torch.bfloat16)
-    arrays = logits.numpy(), np.float32(scale), symbols.numpy(), d_bias.numpy(), _bits(gradient)
+    arrays = logits.numpy(), np.float32(scale), symbols.numpy(), d_bias.numpy(), bits(gradient)
     return _integer_softmax_nats(*arrays), gradient
 
 
@@ -404,7 +411,7 @@ def integer_gates(
     """
     acc_is, acc_ss = (product.numpy() for product in products)
     scale_is, scale_ss = (scale.numpy() for scale in scales)
-    _activated(acc_is, acc_ss, scale_is, scale_ss, bias.numpy(), width, _bits(gates))
+    _activated(acc_is, acc_ss, scale_is, scale_ss, bias.numpy(), width, bits(gates))
 
 
 def add_taps(into: Tensor, first: int, grad: Tensor, offsets: tuple[int, ...]) -> None:
@@ -413,7 +420,7 @@ def add_taps(into: Tensor, first: int, grad: Tensor, offsets: tuple[int, ...]) -
     Offsets may overlap; rows between them are left as they are. In bfloat16 a sum over taps is rounded once.
     """
     if _on_cpu(grad) and into.is_contiguous() and grad.is_contiguous():
-        _add_taps(_bits(into), first, _bits(grad), np.array(offsets))
+        _add_taps(bits(into), first, bits(grad), np.array(offsets))
         return
     for offset, part in zip(offsets, grad.split(into.shape[1], dim=1), strict=True):
         into[first + offset : first + offset + part.shape[0]] += part
@@ -426,5 +433,5 @@ def relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
 
 def clear_cut(gradient: Tensor, held: Tensor) -> Tensor:
     """gradient (m, k) bfloat16, in place 0 where the hidden layer, int8 held less 128, was cut at 0 or at its top."""
-    _clear_cut(_bits(gradient), held.numpy())
+    _clear_cut(bits(gradient), held.numpy())
     return gradient

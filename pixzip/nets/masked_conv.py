@@ -11,6 +11,24 @@ from torch.nn.functional import conv2d, pad
 from pixzip.nets.masks import Mask, weight_mask
 
 
+def batch_last(x: Tensor) -> Tensor:
+    """The same (n, c, h, w), in memory (c, h, w, n): a 1×1 convolution is one product then, LSTM steps need no skew."""
+    return x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+
+
+def is_batch_last(x: Tensor) -> bool:
+    """Whether (n, c, h, w) lies in memory as (c, h, w, n), and in no other order too."""
+    return x.permute(1, 2, 3, 0).is_contiguous() and not x.is_contiguous()
+
+
+def batch_last_product(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    """1×1 convolution of a batch_last map: weight (outputs, inputs), x (n, inputs, h, w) → (n, outputs, h, w)."""
+    n, inputs, height, width = x.shape
+    flat = x.permute(1, 2, 3, 0).reshape(inputs, -1)
+    out = torch.addmm(bias.to(x.dtype)[:, None], weight.to(x.dtype), flat)
+    return out.view(-1, height, width, n).permute(3, 0, 1, 2)
+
+
 class MaskedConv(nn.Module):
     """Convolution whose weights are multiplied by a mask in every forward pass (paper, section 3.4).
 
@@ -43,7 +61,9 @@ class MaskedConv(nn.Module):
         return self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, h, w) → (n, outputs, h, w), in the dtype of x."""
+        """(n, inputs, h, w) → (n, outputs, h, w), in the dtype of x; the order of x in memory stays."""
+        if self.weight.shape[2:] == (1, 1) and is_batch_last(x):
+            return batch_last_product(self.masked_weight()[:, :, 0, 0], self.bias, x)
         if any(self.padding):
             x = pad(x, self.padding)
         return conv2d(x, self.masked_weight().to(x.dtype), self.bias.to(x.dtype))

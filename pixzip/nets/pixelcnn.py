@@ -46,5 +46,7 @@ class ResidualBlock(nn.Module):
 class PixelCnn(Stack):
     """The trainable network; conditioning is the width of the conditioning map, 0 for none."""
 
+    recurrent = False
+
     def __init__(self, config: PixelCnnConfig, seed: int = 0, conditioning: int = 0) -> None:
         super().__init__(config, lambda g: ResidualBlock(config, conditioning, g), seed)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pixzip.nets.masked_conv import MaskedConv
+from pixzip.nets.fused_recurrence import FusedRecurrence, Places, is_fused
+from pixzip.nets.masked_conv import MaskedConv, batch_last
 from pixzip.nets.masks import colours, gate_colours
 from pixzip.nets.recurrence import Recurrence, Steps
 from pixzip.nets.stack import Stack, StackConfig
@@ -56,9 +57,15 @@ class RowLstmLayer(nn.Module):
         gates = self.input_to_state(x)  # (n, 4h, h, w)
         if self.condition is not None:
             gates = gates + self.condition(conditioning)
+        n, _, height, width = x.shape
+        steps = row_steps(height, width)
+        if is_fused(x):
+            maps = batch_last(gates).permute(1, 2, 3, 0).flatten(1, 2)  # (4h, h * w, n)
+            own, places = (self.state_to_state, self.h0, self.c0), Places(0, width, 1, width)
+            hidden = FusedRecurrence.apply(maps, *own, steps, places).view(-1, height, width, n)
+            return self.up(hidden.permute(3, 0, 1, 2))
         rows = gates.permute(2, 0, 3, 1).unsqueeze(1)  # (h, 1, n, w, 4h)
         start = self.h0.unsqueeze(0), self.c0.unsqueeze(0)
-        steps = row_steps(x.shape[2], x.shape[3])
         states = Recurrence.apply(rows, self.state_to_state.unsqueeze(0), *start, steps)
         return self.up(states.squeeze(1).permute(1, 3, 0, 2))
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixzip.errors import TrainingError
-from pixzip.nets.masked_conv import MaskedConv
+from pixzip.nets.fused_recurrence import is_fused
+from pixzip.nets.masked_conv import MaskedConv, batch_last
 from pixzip.nets.masks import colours
 from pixzip.nets.pixels import (
     FRAMES,
@@ -109,6 +110,9 @@ class Stack(nn.Module):
     residual sum.
     """
 
+    #: Whether the layers are LSTMs.
+    recurrent = True
+
     def __init__(self, config: StackConfig, make_layer: Callable[[torch.Generator], nn.Module], seed: int) -> None:
         super().__init__()
         self.config: Any = config
@@ -123,6 +127,9 @@ class Stack(nn.Module):
     def features(self, inputs: Tensor, conditioning: Tensor | None = None) -> Tensor:
         """Input of the head: (n, i, h, w) → (n, 2h, h, w). A skip connection carries what each layer reads."""
         x = self.first(inputs)
+        if self.recurrent and is_fused(x):
+            x = batch_last(x)
+            conditioning = None if conditioning is None else batch_last(conditioning)
         skipped: Tensor | None = None
         for index, layer in enumerate(self.layers):
             if self.config.skip:

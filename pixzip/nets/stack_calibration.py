@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixzip.nets.exponents import HIDDEN, LOGIT, MOST_SHIFT, best_exponent, stream_exponent
+from pixzip.nets.pixels import as_logits
 from pixzip.nets.stack import Stack
 from pixzip.nets.stack_integers import Exponents, stack_network
 from pixzip.nets.tables import Tables
@@ -74,12 +76,22 @@ def _watched(network: Stack, seen: dict[str, Tensor]) -> Iterator[None]:
             handle.remove()
 
 
-def first_exponents(network: Stack, crops: NDArray[np.uint8]) -> dict[str, int]:
+@dataclass(frozen=True)
+class Conditioning:
+    """The map that biases a network's layers: real (n, features, h, w), held as integers (h, w, n, features)."""
+
+    real: Tensor
+    integers: NDArray[np.int8]
+    exponent: int
+
+
+def first_exponents(network: Stack, crops: NDArray[np.uint8], given: Conditioning | None = None) -> dict[str, int]:
     """Exponents of least squared error."""
     seen: dict[str, Tensor] = {}
     with torch.no_grad(), _watched(network, seen):
-        network.outputs(network.prepare(crops), torch.float32)
-    e = {"stream": stream_exponent(float(seen["stream"]))}
+        network.outputs(network.prepare(crops), torch.float32, None if given is None else given.real)
+    e = {} if given is None else {"conditioning": given.exponent}
+    e |= {"stream": stream_exponent(float(seen["stream"]))}
     for name, (_, rectified) in readers(network).items():
         values = torch.relu(seen[name]) if rectified else seen[name]
         best = best_exponent(values, HIDDEN if rectified else 127)
@@ -97,17 +109,27 @@ def _allowed(e: Exponents) -> bool:
     return all(0 <= e["stream"] - value <= MOST_SHIFT for name, value in e.items() if _from_stream(name))
 
 
-def log_probabilities(network: Stack, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+def log_probabilities(
+    network: Stack, crops: NDArray[np.uint8], given: Conditioning | None = None
+) -> NDArray[np.float32]:
     """Of the float network, in the order of the rows' traversal: (h, planes, w * n, symbols)."""
     with torch.no_grad():
-        logits = network.logits(crops).float()
+        conditioning = None if given is None else given.real
+        outputs = network.outputs(network.prepare(crops), torch.float32, conditioning)
+        logits = as_logits(outputs, network.config.pictures)
         if network.config.pictures == "binary":
             logits = torch.stack([torch.zeros_like(logits), logits], dim=4)  # (n, planes, h, w, symbols)
         log_p = torch.log_softmax(logits, dim=4).permute(2, 1, 3, 0, 4)
     return np.ascontiguousarray(log_p.flatten(2, 3).numpy())
 
 
-def divergence(frozen: StackNetwork, engine: str, planes: NDArray[np.uint8], log_p: NDArray[np.float32]) -> float:
+def divergence(
+    frozen: StackNetwork,
+    engine: str,
+    planes: NDArray[np.uint8],
+    log_p: NDArray[np.float32],
+    conditioning: NDArray[np.int8] | None = None,
+) -> float:
     """Nats by which coding with the frozen network's rows exceeds coding with the float ones, if these are true."""
     heads = [logit_row(frozen, colour) for colour in range(frozen.planes)]
     total = 0.0
@@ -121,19 +143,22 @@ def divergence(frozen: StackNetwork, engine: str, planes: NDArray[np.uint8], log
         wanted = torch.from_numpy(log_p[y, colour])
         total += float((wanted.exp() * (wanted - torch.log_softmax(logits, dim=1))).sum(dtype=torch.float64))
 
-    traverse(frozen, engine, planes, frozen.planes, visit)
+    traverse(frozen, engine, planes, frozen.planes, visit, conditioning=conditioning)
     return total
 
 
-def calibrated(network: Stack, crops: NDArray[np.uint8], tables: Tables) -> dict[str, int]:
+def calibrated(
+    network: Stack, crops: NDArray[np.uint8], tables: Tables, given: Conditioning | None = None
+) -> dict[str, int]:
     """Exponents of a trained network from sample crops (n, h, w, planes)."""
     planes = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
-    log_p = log_probabilities(network, crops)
-    best = first_exponents(network, crops)
+    log_p = log_probabilities(network, crops, given)
+    best = first_exponents(network, crops, given)
+    conditioning = None if given is None else given.integers
     engine = choose_engine(None)
 
     def distance(e: Exponents) -> float:
-        return divergence(stack_network(network, e, tables), engine, planes, log_p)
+        return divergence(stack_network(network, e, tables), engine, planes, log_p, conditioning)
 
     with one_thread():
         least = distance(best)

@@ -2,12 +2,14 @@
 
 Exponents are a mapping from the name of an activation to its exponent: ``stream``, the residual stream;
 ``layer.i.input`` and ``layer.i.skip``, what a layer and its skip connection read of it; of a PixelCNN's layer
-``layer.i.down`` and ``layer.i.middle``, its hidden maps; ``head.input``, ``head.one`` and ``head.two``.
+``layer.i.down`` and ``layer.i.middle``, its hidden maps; ``head.input``, ``head.one`` and ``head.two``; and
+``conditioning``, the map that biases the layers of a Multi-Scale network's large part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,9 @@ from pixzip.nets.pixelcnn import PixelCnn
 from pixzip.nets.pixels import ERROR_SCALE, VALUE_SCALE
 from pixzip.nets.quantised import GateIntegers, Integers
 from pixzip.nets.row_lstm import RowLstm
-from pixzip.nets.stack import Stack
+from pixzip.nets.stack import Stack, StackConfig
 from pixzip.nets.tables import Tables
-from pixzip.runtime.kernels import CELL_LIMIT
+from pixzip.runtime.kernels import CELL_LIMIT, HIDDEN_OFFSET
 from pixzip.stack_model import ARCHITECTURES, StackNetwork
 
 Arrays = dict[str, NDArray[Any]]
@@ -33,9 +35,15 @@ Exponents = Mapping[str, int]
 #: Inputs are value - 128 and coding error in one product, so on one grid: the errors' weights take up their scale.
 INPUT = 6
 #: Outputs may reach further than one float32 product is exact, which is then computed in parts; see Integers.of.
-_MOST = float(2**30 - 2**25)
+MOST = float(2**30 - 2**25)
 #: Of an LSTM's two products the coarser one is shifted left by 5 at most, and their sum stays below 2^31.
 _MOST_GATES = float(2**25 - 2**20)
+
+
+def conditioning_features(layer: Any) -> int:
+    """Features of the map that biases a layer, 0 for none."""
+    condition = getattr(layer, "left_to_right", layer).condition
+    return 0 if condition is None else int(condition.weight.shape[1])
 
 
 def architecture_of(network: Stack) -> str:
@@ -57,35 +65,47 @@ def _matrix(conv: MaskedConv) -> Tensor:
     return taps[: above * columns + beside + 1].flatten(0, 1)
 
 
-def _first_matrix(network: Stack) -> Tensor:
-    """That of the first layer, for inputs on one grid: value - 128, or the coding error, times 2^-INPUT."""
-    conv, config = network.first, network.config
-    matrix = _matrix(conv)
+def of_inputs(matrix: Tensor, config: StackConfig) -> Tensor:
+    """A matrix (taps * inputs, outputs) for inputs on one grid: value - 128, or the coding error, times 2^-INPUT."""
     if config.frame == "residual":
         scale = torch.tensor([1.0, ERROR_SCALE / VALUE_SCALE]).repeat(config.groups)
         matrix = (matrix.unflatten(0, (-1, len(scale))) * scale[:, None]).flatten(0, 1)
     return matrix
 
 
-def _product(name: str, q: Integers) -> Arrays:
+def product(name: str, q: Integers) -> Arrays:
+    """The arrays of a product."""
     return {f"{name}.weight": _array(q.w.t()), f"{name}.bias": _array(q.b), f"{name}.shift": _array(q.shift)}
 
 
 def _frozen(name: str, conv: MaskedConv, x: int, largest: int, out: int) -> Arrays:
     """A 1×1 or spatial product whose inputs have exponent x and are at most ``largest``."""
-    return _product(name, Integers.of(_matrix(conv), conv.bias, x, largest, out, most=_MOST))
+    return product(name, Integers.of(_matrix(conv), conv.bias, x, largest, out, most=MOST))
+
+
+def _conditioned(conv: MaskedConv, condition: MaskedConv | None, x: int, e: Exponents) -> tuple[Tensor, Tensor]:
+    """Matrix and bias of a convolution, the conditioning map's features first; its weights take up its scale."""
+    if condition is None:
+        return _matrix(conv), conv.bias
+    more = condition.weight.detach()[:, :, 0, 0].t() * 2.0 ** (x - e["conditioning"])
+    return torch.cat([more, _matrix(conv)]), conv.bias + condition.bias
 
 
 def _pixelcnn(name: str, layer: Any, e: Exponents) -> Iterator[Arrays]:
     yield _frozen(f"{name}.down", layer.down, e[f"{name}.input"], HIDDEN, e[f"{name}.down"])
-    yield _frozen(f"{name}.middle", layer.middle, e[f"{name}.down"], HIDDEN, e[f"{name}.middle"])
+    x, count = e[f"{name}.down"], conditioning_features(layer)
+    matrix, bias = _conditioned(layer.middle, layer.condition, x, e)
+    q = Integers.of(matrix, bias, x, HIDDEN, e[f"{name}.middle"], most=MOST)
+    # conditioning features are no hidden layer's: they are not held less 128
+    offset = HIDDEN_OFFSET * q.w[:count].sum(0, dtype=torch.int32)
+    yield product(f"{name}.middle", replace(q, b=q.b - offset))
     yield _frozen(f"{name}.up", layer.up, e[f"{name}.middle"], HIDDEN, e["stream"])
 
 
-def _recurrence(name: str, part: Any, x: int) -> Arrays:
+def _recurrence(name: str, part: Any, x: int, e: Exponents) -> Arrays:
     """An LSTM's gates and learned state; ``part`` is a Row LSTM layer or one direction of a diagonal one."""
-    conv = part.input_to_state
-    q = GateIntegers.of(_matrix(conv), part.state_to_state, conv.bias, x, _MOST_GATES)
+    matrix, bias = _conditioned(part.input_to_state, part.condition, x, e)
+    q = GateIntegers.of(matrix, part.state_to_state, bias, x, _MOST_GATES)
     h0 = torch.floor(part.h0.detach() * 2.0**STATE + 0.5).clamp(-127, 127).to(torch.int8)
     c0 = torch.floor(part.c0.detach() * 2.0**GATE + 0.5).clamp(-CELL_LIMIT, CELL_LIMIT).to(torch.int32)
     return {
@@ -101,21 +121,23 @@ def _recurrence(name: str, part: Any, x: int) -> Arrays:
 
 
 def _row_lstm(name: str, layer: Any, e: Exponents) -> Iterator[Arrays]:
-    yield _recurrence(name, layer, e[f"{name}.input"])
+    yield _recurrence(name, layer, e[f"{name}.input"], e)
     yield _frozen(f"{name}.up", layer.up, STATE, SIGNED, e["stream"])
 
 
 def _diagonal(name: str, layer: Any, e: Exponents) -> Iterator[Arrays]:
     for direction in ("left_to_right", "right_to_left"):
-        yield _recurrence(f"{name}.{direction}", getattr(layer, direction), e[f"{name}.input"])
+        yield _recurrence(f"{name}.{direction}", getattr(layer, direction), e[f"{name}.input"], e)
     yield _frozen(f"{name}.up", layer.up, STATE, 2 * SIGNED, e["stream"])
 
 
 def stack_arrays(network: Stack, e: Exponents, tables: Tables) -> Arrays:
     """All arrays of the frozen form."""
     arrays: Arrays = {"table.sigmoid": tables.sigmoid, "table.tanh": tables.tanh, "table.exp": tables.exp}
-    first = Integers.of(_first_matrix(network), network.first.bias, INPUT, SIGNED, e["stream"], most=_MOST)
-    arrays |= _product("first", first)
+    first = Integers.of(
+        of_inputs(_matrix(network.first), network.config), network.first.bias, INPUT, SIGNED, e["stream"], most=MOST
+    )
+    arrays |= product("first", first)
     layers = {"pixelcnn": _pixelcnn, "row_lstm": _row_lstm, "diagonal_bilstm": _diagonal}
     for i, layer in enumerate(network.layers):
         name = f"layer.{i}"
@@ -154,4 +176,5 @@ def stack_network(network: Stack, e: Exponents, tables: Tables) -> StackNetwork:
         skip_shifts=tuple(shifts["skips"]),
         head_shift=shifts["head"],
         arrays=stack_arrays(network, e, tables),
+        conditioning=conditioning_features(network.layers[0]),
     )

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from pixzip.entropy import Lanes
 from pixzip.frequencies import LOGITS_PER_NAT, binary_bits, binary_intervals, row_intervals, symbol_bits
-from pixzip.model_file import Frozen
+from pixzip.model_file import Frozen, Network
+from pixzip.multiscale_model import MultiScaleNetwork
 from pixzip.runtime import network as trunk
 from pixzip.runtime import pipeline, plain, rows, steps
 from pixzip.runtime.engines import one_thread
 from pixzip.runtime.stack import layers as stack_layers
+from pixzip.runtime.stack import multiscale
 from pixzip.runtime.stack import rows as stack_rows
 from pixzip.runtime.stack import steps as stack_steps
 from pixzip.stack_model import StackNetwork
@@ -25,13 +27,13 @@ Progress = Callable[[float], None]
 
 def shares_a_block(network: Frozen) -> bool:
     """Whether several threads can work on one block; otherwise each works on blocks of its own."""
-    return not isinstance(network, StackNetwork)
+    return isinstance(network, Network)
 
 
 @contextmanager
 def products_alone(network: Frozen) -> Iterator[None]:
     """Within the block numpy's products, which the trunk does without, run on the thread that calls them."""
-    if not isinstance(network, StackNetwork):
+    if isinstance(network, Network):
         yield
         return
     with one_thread():
@@ -52,6 +54,13 @@ def _scored(
     progress: Progress | None = None,
 ) -> None:
     """Call write(where, colour, accumulators, logit_row of the colour, symbols) for all positions of a block."""
+    if isinstance(network, MultiScaleNetwork):
+
+        def some(part: StackNetwork, y: int, columns: Any, colour: int, acc: Any, symbols: NDArray[np.int16]) -> None:
+            write((y, columns), colour, acc, stack_layers.logit_row(part, colour), symbols)
+
+        multiscale.traverse(network, engine, planes, colours, some, progress)
+        return
     if isinstance(network, StackNetwork):
         heads: Any = [stack_layers.logit_row(network, colour) for colour in range(colours)]
     else:
@@ -72,7 +81,7 @@ def _scored(
 
 
 def _is_binary(network: Frozen) -> bool:
-    return isinstance(network, StackNetwork) and network.pictures == "binary"
+    return network.pictures == "binary"
 
 
 def plain_intervals(
@@ -113,7 +122,7 @@ def intervals(
     Position x * n + picture. threads: at most as many work on the block, where the network lets them (shares_a_block).
     rate: of learning, 0 where the network does not learn.
     """
-    if isinstance(network, StackNetwork):
+    if not isinstance(network, Network):
         return plain_intervals(network, engine, planes, colours, progress)
     if rate > 0:
         return steps.intervals(network, engine, planes, colours, progress, threads, rate=rate)
@@ -129,7 +138,7 @@ def model_bits(
     """
     n, _, height, width = planes.shape
     bits = np.empty((height, colours, width * n), dtype=np.float64)
-    if not isinstance(network, StackNetwork):
+    if isinstance(network, Network):
         steps.intervals(network, engine, planes, colours, threads=threads, rate=rate, bits=bits)
         return bits
     of_row: Any = binary_bits if _is_binary(network) else symbol_bits
@@ -177,6 +186,9 @@ def decode_block(
     rate: int = 0,
 ) -> NDArray[np.uint8]:
     """Pixels (n, planes of the network, h, w) of a block of shape (n, h, w); threads and rate as in intervals."""
-    if isinstance(network, StackNetwork):
-        return stack_steps.decode_block(network, engine, lanes, shape, colours, progress)
+    if not isinstance(network, Network):
+        decode = multiscale.decode_block if isinstance(network, MultiScaleNetwork) else stack_steps.decode_block
+        planes: NDArray[np.uint8] = decode(network, engine, lanes, shape, colours, progress)  # type: ignore[arg-type]
+        lanes.check_finished()
+        return planes
     return steps.decode_block(network, engine, lanes, shape, colours, progress, threads, rate=rate)

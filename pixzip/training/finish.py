@@ -55,7 +55,8 @@ def finish(trainer: Trainer, say: Callable[[str], None]) -> None:
         model = load_model(data, "model")
         bits["exact"] = exact_bits(model, crops)
         report["model_bytes"] = len(data)
-        _write(trainer, "samples.png", samples(trainer))
+        if drawing.can_draw(model):
+            _write(trainer, "samples.png", samples(trainer))
     if run.exponents is not None:
         sample = run.network.prepare(crops[:SATURATION_CROPS])
         report["saturated"] = integers.saturation(run.network, sample, run.exponents)
@@ -111,6 +112,8 @@ def _about_samples(trainer: Trainer, model: Model | None) -> str:
     """What the card says of the samples."""
     if model is None:
         return f"No samples: they are drawn from a frozen model, and {trainer.run.config.architecture} has none yet."
+    if not drawing.can_draw(model):
+        return f"No samples: from a {trainer.run.config.architecture} network pictures cannot be drawn yet."
     side = _sample_side(trainer)
     return (
         f"{_SAMPLES} samples of {side}×{side} pixels, seed {SEED}, temperature {TEMPERATURE}; "

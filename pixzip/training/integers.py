@@ -14,6 +14,7 @@ from pixzip.data.crops import Pixels, RandomCrops
 from pixzip.freeze import freeze, freeze_network
 from pixzip.nets.calibration import calibrated, observe
 from pixzip.nets.exponents import HIDDEN, ConvExponents, Exponents
+from pixzip.nets.multiscale import MultiScale
 from pixzip.nets.quantised import quantised_loss
 from pixzip.nets.stack import Stack
 from pixzip.nets.tables import make_tables
@@ -30,8 +31,8 @@ def has_integers(network: Any) -> bool:
 
 
 def freezes_untuned(network: Any) -> bool:
-    """Whether the network is frozen as the float phase leaves it: the paper's, but for Multi-Scale."""
-    return isinstance(network, Stack)
+    """Whether the network is frozen as the float phase leaves it: the paper's."""
+    return isinstance(network, Stack | MultiScale)
 
 
 def calibration_crops(crops: RandomCrops) -> Pixels:

@@ -81,6 +81,8 @@ class Layers:
         self._streams = {part: np.zeros((rows, self._width(part, 2 * network.h)), np.int16) for part in parts}
         self._skipped = {part: np.zeros_like(stream) for part, stream in self._streams.items()}
         self._own: dict[str, Map] = {}
+        #: (m, features) of the conditioning map at the positions to be computed; None where there is none.
+        self.conditioning: Map | None = None
 
     def _width(self, part: Part, features: int) -> int:
         return len(range(features)[self._slice(part, features)])
@@ -159,7 +161,7 @@ class Layers:
         at_pixel[:, narrow] = self._rectified(down(own=own), down.addend, down.shift)
         taps = [view.at(f"{name}.down", dy, dx) for dy, dx in middle.product.taps]
         own = self._at_own_pixel(f"{name}.middle", view.m, h)
-        own[:, narrow] = self._rectified(middle(taps, at_pixel), middle.addend, middle.shift)
+        own[:, narrow] = self._rectified(middle(taps, at_pixel, self.conditioning), middle.addend, middle.shift)
         return up(own=own), up
 
     def _cells(
@@ -189,7 +191,7 @@ class Layers:
         products = self.product(f"{name}.is", part), self.product(f"{name}.ss", part)
         at_pixel = view.at(f"{name}.input", 0, 0)
         at_pixel[:, self._slice(part, 2 * h)] = self._activated(stream, self.network.layer_shifts[i])
-        acc_is = products[0]([view.at(f"{name}.input", 0, -1)], at_pixel)
+        acc_is = products[0]([view.at(f"{name}.input", 0, -1)], at_pixel, self.conditioning)
         acc_ss = products[1]([view.at(f"{name}.state", dy, dx) for dy, dx in products[1].product.taps])
         before = view.at(f"{name}.cell", -1, 0)[:, narrow]
         cell, state = self._cells(acc_is, acc_ss, products, before)
@@ -205,7 +207,7 @@ class Layers:
         at_pixel = view.at(f"{name}.input", 0, 0)
         at_pixel[:, self._slice(part, 2 * h)] = self._activated(stream, self.network.layer_shifts[i])
         direction = f"{name}.{_LEFT_TO_RIGHT}"
-        acc_is = self.product(f"{direction}.is", part)(own=at_pixel)
+        acc_is = self.product(f"{direction}.is", part)(own=at_pixel, conditioning=self.conditioning)
         for positions, column in view.columns():
             self._diagonal_column(direction, part, column, acc_is[positions], -1)
         up = self.product(f"{name}.up", part)
@@ -227,7 +229,8 @@ class Layers:
         for i in range(self.network.layers):
             name = f"layer.{i}"
             direction = f"{name}.{_RIGHT_TO_LEFT}"
-            acc_is = self.product(f"{direction}.is", part)(own=row.at(f"{name}.input", 0, 0))
+            inputs = row.at(f"{name}.input", 0, 0)
+            acc_is = self.product(f"{direction}.is", part)(own=inputs, conditioning=self.conditioning)
             for positions, column in reversed(list(row.columns())):
                 self._diagonal_column(direction, part, column, acc_is[positions], 1)
             row.at(f"{name}.whole_row", 0, 0)[:] = row.at(f"{direction}.state", 0, 0)

@@ -60,7 +60,7 @@ def matrix(product: Product, weight: NDArray[np.int8], part: Part, groups: int) 
     """(outputs, inputs) of a part, cut from the stored weights."""
     if product.repeated:
         weight = np.hstack([weight] * (len(product.taps) + 1))
-    inputs = len(product.taps) * product.inputs + own_inputs(product, part, groups)
+    inputs = product.conditioning + len(product.taps) * product.inputs + own_inputs(product, part, groups)
     return np.ascontiguousarray(weight[output_rows(product, part, groups), :inputs])
 
 
@@ -137,9 +137,14 @@ class PartProduct:
         """Where a gathering kernel writes m rows of inputs; columns from ``inputs`` on are for padding."""
         return self._multiply.source(m)
 
-    def __call__(self, taps: Sequence[Map] = (), own: Map | None = None) -> Ints:
-        """Neighbours' features at the product's taps and the own pixel's, each (m, features) → (m, outputs)."""
+    def __call__(self, taps: Sequence[Map] = (), own: Map | None = None, conditioning: Map | None = None) -> Ints:
+        """Neighbours' features at the product's taps and the own pixel's, each (m, features) → (m, outputs).
+
+        conditioning (m, features): where the product has such inputs.
+        """
         parts = list(taps) if own is None else [*taps, own[:, : self.own]]
+        if self.product.conditioning and conditioning is not None:
+            parts = [conditioning, *parts]
         m, at = len(parts[0]), 0
         source = self.source(m)
         for values in parts:

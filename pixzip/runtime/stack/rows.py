@@ -29,9 +29,11 @@ def traverse(
     colours: int,
     visit: Visit,
     progress: Progress | None = None,
+    conditioning: NDArray[np.int8] | None = None,
 ) -> None:
     """Run the network over a block, row by row; planes is (n, planes of the network, h, w) uint8.
 
+    conditioning: (h, w, n, features) where the network has such a map.
     colours: those visited, the first ones of the network's. Accumulators are valid during the visit only.
     """
     n, _, height, width = planes.shape
@@ -40,6 +42,8 @@ def traverse(
     inputs, symbols = picture_inputs(network, planes)
     first = layers.product("first", part)
     for y in range(height):
+        if conditioning is not None:
+            layers.conditioning = conditioning[y].reshape(n * width, -1)
         row_windows(inputs, y, first.own, first.source(n * width))
         acc = layers.logits(part, layers.features(part, maps.row()))
         for colour in range(colours):
