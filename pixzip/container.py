@@ -7,13 +7,14 @@ UsageError for a Header or Container that no file can hold, LimitError for a pic
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from pixzip.errors import FormatError, LimitError, UsageError
 
@@ -147,6 +148,15 @@ class Container:
         _require(all(self.tiles), "a tile payload is empty")
 
 
+class Front(NamedTuple):
+    """What a file says of its pictures before their pixels."""
+
+    header: Header
+    palette: bytes
+    transparency: bytes
+    metadata: tuple[tuple[str, bytes], ...]
+
+
 def tile_count(header: Header) -> int:
     """Return the number of TILE chunks that the header implies (section 6); 0 for coding STORED."""
     if header.coding == Coding.STORED:
@@ -219,6 +229,35 @@ def read_container(data: bytes, *, max_pixels: int = 64_000_000) -> Container:
     return _assemble(header, _read_chunks(data, header))
 
 
+def read_front(file: IO[bytes]) -> Front:
+    """Read a file up to the first chunk with pixels; of those not a byte.
+
+    file stands at the magic and can seek. Raises FormatError for damage so far.
+    """
+    start = file.tell()
+    end = file.seek(0, os.SEEK_END) - start
+    file.seek(start)
+    data = bytearray(file.read(HEADER_BYTES))
+    header = read_header(bytes(data))
+    last = STOR if header.coding == Coding.STORED else TILE
+    chunks: list[_Chunk] = []
+    while (frame := file.read(8))[:4] != last:
+        at = len(data)
+        data += frame + file.read(min(int.from_bytes(frame[4:], "little") + 4, end - at))
+        chunk = _read_chunk(data, at, f"chunk {_name(last)}")
+        if _is_known(chunk, within_tiles=False):
+            _check_place(chunk, chunks[-1].type if chunks else HEAD, header)
+            chunks.append(chunk)
+    single = {chunk.type: chunk.payload for chunk in chunks if chunk.type != META}
+    with _bad_file(""):
+        metadata = tuple(_unpack_metadata(chunk) for chunk in chunks if chunk.type == META)
+        for key, _ in metadata:
+            _check_key(key)
+        front = Front(header, single.get(PALT, b""), single.get(TRNS, b""), metadata)
+        _check_colours(front)
+    return front
+
+
 class _Chunk(NamedTuple):
     type: bytes
     payload: bytes
@@ -240,7 +279,7 @@ def _check_magic(data: bytes) -> None:
         raise FormatError(f"version {version} was never released: it is not read")
 
 
-def _read_chunk(data: bytes, start: int, wanted: str) -> _Chunk:
+def _read_chunk(data: bytes | bytearray, start: int, wanted: str) -> _Chunk:
     """Section 2: the frame of the chunk at start; `wanted` names it where the file ends instead."""
     left = len(data) - start
     if left == 0:
@@ -254,7 +293,7 @@ def _read_chunk(data: bytes, start: int, wanted: str) -> _Chunk:
     if length > left - _FRAME_BYTES:
         raise FormatError(f"truncated: {where} has {length} bytes, the file {left - _FRAME_BYTES} more")
     end = start + _FRAME_BYTES + length
-    payload = data[start + 8 : end - 4]
+    payload = bytes(data[start + 8 : end - 4])
     (stored,) = struct.unpack_from("<I", data, end - 4)
     computed = _crc(type_, payload)
     if stored != computed:
@@ -431,7 +470,7 @@ def _check_model(c: Container) -> None:
     _require(digest.hex() == named, f"embedded model has digest {digest.hex()}, the header names {named}")
 
 
-def _check_colours(c: Container) -> None:
+def _check_colours(c: Container | Front) -> None:
     """Section 4: palette and transparency as the mode has them."""
     mode, n = c.header.mode, len(c.palette)
     if mode == "P":
