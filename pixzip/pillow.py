@@ -84,7 +84,7 @@ class PxzImageFile(ImageFile.ImageFile):
         if self._seek_check(frame):
             self._frame = frame
 
-    def load(self) -> Image.core.PixelAccess | None:
+    def load(self) -> Any:
         """Decode, once for all frames. Raises OSError."""
         if self._loaded_frame != self._frame:
             image = to_pil(self._decoded()[self._frame])
