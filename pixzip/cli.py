@@ -24,11 +24,11 @@ import click
 
 from pixzip import __version__
 from pixzip.benchmark.command import bench
-from pixzip.errors import LimitError, OutputError, PixelChecksumError, PixzipError, UsageError
+from pixzip.errors import LimitError, OutputError, PixelChecksumError, PixzipError, SalvageError, UsageError
 from pixzip.training.freeze_command import freeze
 
 if TYPE_CHECKING:
-    from pixzip.api import Info
+    from pixzip.api import Info, Salvaged
     from pixzip.batch import Room
     from pixzip.image import Picture
     from pixzip.memory import Need
@@ -58,8 +58,8 @@ _QUIET_S = 1.0
 _EXIT_CODES = """Exit codes: 0 all went well; 2 wrong usage, a file that cannot be read, an output that exists;
 3 not an image, or one that cannot be kept without loss; 4 damaged .pxz file; 5 decoded pixels differ;
 6 model not found; 7 damaged model; 8 over a limit, or out of memory; 9 output cannot be written;
-130 interrupted. With several files the others are still done, failures are listed at the end, and the code is that of
-the first."""
+11 damaged .pxz file of which --salvage wrote what is left; 130 interrupted. With several files the others are still
+done, failures are listed at the end, and the code is that of the first."""
 
 
 # ------------------------------------------------------------------------ interruption and progress
@@ -372,6 +372,12 @@ class _Settings:
         from pixzip.api import decompress_batch
 
         return decompress_batch(data, model=self.model, **self._how(progress))
+
+    def salvage(self, data: bytes, progress: Callable[[float], None]) -> Salvaged:
+        """What is left of a damaged .pxz file."""
+        from pixzip.api import salvage
+
+        return salvage(data, model=self.model, **self._how(progress))
 
     def need_to_compress(self, sources: Sequence[bytes]) -> Need:
         """The memory that these image files take as one .pxz file."""
@@ -698,12 +704,15 @@ def _delete(source: Path) -> None:
 @_files
 @click.option("-o", "--output", help="File or existing folder; - for standard output. Default: FILE with suffix .png.")
 @_model_for_decoding
+@click.option("--salvage", is_flag=True, help="Of damaged files write what is left; say what is lost; exit code 11.")
 @_coding
 @_max_memory
 @_force
 @_quiet
 @click.pass_obj
-def decompress(stop: _Stop, /, files: tuple[str, ...], output: str | None, quiet: bool, **options: Any) -> None:
+def decompress(
+    stop: _Stop, /, files: tuple[str, ...], output: str | None, quiet: bool, salvage: bool, **options: Any
+) -> None:
     """Decompress .pxz files: FILE.pxz → FILE.png; of a folder, all .pxz files in it.
 
     The output's suffix names its format: .png, .webp, .tif, .bmp, .ppm. PNG holds every picture with all its metadata;
@@ -719,6 +728,8 @@ def decompress(stop: _Stop, /, files: tuple[str, ...], output: str | None, quiet
         data, part = _read(file), parts()
         target = _target(file, output, ".png")
         image_format = "PNG" if target is None else _format(target)
+        if salvage:
+            return lambda: _salvage(file, data, target, image_format, settings, outputs, meter, part)
         need = settings.need_to_decompress(data, image_format)
         targets = _targets(data, target, named=output is None or Path(output).is_dir())
         for target in targets or ():
@@ -732,7 +743,7 @@ def decompress(stop: _Stop, /, files: tuple[str, ...], output: str | None, quiet
 
     with _meter(_label(found), stop, quiet=quiet) as meter:
         parts = _parts(len(found.names))
-        _each(found, begin, room.side_by_side, meter)
+        _each(found, begin, 1 if salvage else room.side_by_side, meter)
 
 
 def _targets(data: bytes, target: Path | None, *, named: bool) -> list[Path] | None:
@@ -753,6 +764,10 @@ def _targets(data: bytes, target: Path | None, *, named: bool) -> list[Path] | N
     names = picture_names(data) if named else ()
     if names:
         return [target.with_name(name).with_suffix(target.suffix) for name in names]
+    return _numbered(target, count)
+
+
+def _numbered(target: Path, count: int) -> list[Path]:
     digits = max(4, len(str(count)))
     return [target.with_name(f"{target.stem}-{i:0{digits}}{target.suffix}") for i in range(1, count + 1)]
 
@@ -784,6 +799,45 @@ def _decompress(
     with ExitStack() as written:
         for target, picture in zip(targets, settings.decompress_all(data, progress), strict=True):
             written.enter_context(staged(target, write_image(picture, image_format), force=settings.force))
+
+
+#: Lines about one file's lost tiles.
+_MOST_LINES = 100
+
+
+def _salvage(
+    file: str,
+    data: bytes,
+    target: Path | None,
+    image_format: str,
+    settings: _Settings,
+    outputs: _Outputs,
+    meter: _Meter,
+    part: _Part,
+) -> None:
+    """What is left of a file to its targets. Raises SalvageError, after writing, where that is not all."""
+    from pixzip.files import staged, write_stdout
+    from pixzip.image import write_image
+
+    found = settings.salvage(data, meter.part(*part))
+    many = len(found.pictures) > 1
+    if many and target is None:
+        raise UsageError(f"the file holds {len(found.pictures)} pictures: standard output takes one")
+    targets = [] if target is None else _numbered(target, len(found.pictures)) if many else [target]
+    for each in targets:
+        outputs.check(file, each)
+    with ExitStack() as written:
+        for each, picture in zip(targets, found.pictures, strict=False):
+            written.enter_context(staged(each, write_image(picture, image_format), force=settings.force))
+    if target is None:
+        write_stdout(write_image(found.pictures[0], image_format), force=settings.force)
+    if found.whole:
+        return
+    meter.clear()
+    damage = [*found.faults, *(f"lost {area}" for area in found.lost)]
+    for line in damage[:_MOST_LINES]:
+        _complain(_name(file), line)
+    raise SalvageError(f"what is left is written; {len(found.lost)} tiles are lost, other faults: {len(found.faults)}")
 
 
 # ------------------------------------------------------------------------ info, verify, models
