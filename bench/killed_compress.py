@@ -33,6 +33,9 @@ from pixzip import Picture, PixzipError, decompress, from_array, read_image, wri
 #: What a writer that was killed may leave (pixzip/files.py): hidden, so that no command takes it for a picture.
 TEMPORARY = re.compile(r"\.pixzip-[0-9a-f]{16}\.tmp")
 
+#: Of a full file system: a .pxz file of the pictures there takes up to 12 kB, in blocks of 4.
+_ROOM_BYTES = 12_000
+
 
 @dataclass
 class Found:
@@ -84,12 +87,12 @@ def _difference(packed: Path, picture: Picture, model: str | Path) -> str:
     return "" if same else "holds another picture"
 
 
-def pictures(count: int, seed: int) -> dict[str, bytes]:
-    """PNG files of 8 to 48 pixels a side, ramps with noise, with a text each: name → bytes."""
+def pictures(count: int, seed: int, most_px: int) -> dict[str, bytes]:
+    """PNG files of 8 to most_px pixels a side, ramps with noise, with a text each: name → bytes."""
     chance = np.random.default_rng(seed)
     made = {}
     for i in range(count):
-        h, w = chance.integers(8, 49, 2)
+        h, w = chance.integers(8, most_px + 1, 2)
         ramp = np.add.outer(np.arange(h), np.arange(w))[:, :, None] * chance.uniform(0.2, 1, 3)
         noisy = ramp + chance.normal(0, 3, (h, w, 3))
         picture = from_array(np.clip(noisy, 0, 255).astype(np.uint8))
@@ -169,12 +172,11 @@ def killed(ordeal: Ordeal, rounds: int, chance: random.Random) -> list[Found]:
 def disk_full(ordeal: Ordeal, rounds: int, chance: random.Random, place: Path) -> list[Found]:
     """Judgements after commands that found no more room on their file system."""
     judgements = []
-    whole = sum(map(len, ordeal.sources.values()))
     for i in range(rounds):
         folder, ballast = place / "pictures", place / "ballast"
         ordeal.fill(folder)
         ballast.write_bytes(b"")
-        room = chance.randrange(whole // 2)
+        room = chance.randrange(_ROOM_BYTES)
         _fill_up(ballast, room)
         run(folder, ordeal.model)
         ballast.unlink()
@@ -205,7 +207,7 @@ def _fill_up(ballast: Path, room: int) -> None:
 @click.option("--full", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A small file system.")
 def main(rounds: int, count: int, model: str, seed: int, full: Path | None) -> None:
     """Stop compress --delete again and again, and look what became of the pictures."""
-    ordeal, chance = Ordeal(pictures(count, seed), model), random.Random(seed)
+    ordeal, chance = Ordeal(pictures(count, seed, 96 if full else 48), model), random.Random(seed)
     judgements = disk_full(ordeal, rounds, chance, full) if full else killed(ordeal, rounds, chance)
     sums: Counter[str] = Counter()
     for found in judgements:
