@@ -31,6 +31,7 @@ from pixzip.container import (
     check_key,
     check_pixels,
     read_chunk,
+    read_container,
     read_header,
     tile_count,
     tile_grid,
@@ -109,7 +110,19 @@ def find_remains(data: bytes, *, max_pixels: int) -> Remains:
             parts[ALPH] = bytes([CONSTANT]) + b"\xff" * (header.depth // 8)
             faults.append("chunk ALPH is lost: opaque everywhere")
     container = _container(header, parts, metadata, tiles)
-    return Remains(container, _reasons(pieces, tiles, tile_count(header)), tuple(faults))
+    missing = _reasons(pieces, tiles, tile_count(header))
+    if not faults and not missing:
+        faults += _strict(data, max_pixels)
+    return Remains(container, missing, tuple(faults))
+
+
+def _strict(data: bytes, max_pixels: int) -> list[str]:
+    """Why a file whose chunks are all intact is none that the format allows: their order, number or kind."""
+    try:
+        read_container(data, max_pixels=max_pixels)
+    except FormatError as error:
+        return [str(error)]
+    return []
 
 
 def _metadata(pieces: list[Chunk | Gap]) -> tuple[list[tuple[str, bytes]], list[str]]:

@@ -132,6 +132,19 @@ def test_lost_metadata_is_a_fault_and_costs_no_pixel(data: bytes, pixels: np.nda
     assert len(found.faults) == 1 and "chunk meta" in found.faults[0]
 
 
+@pytest.mark.parametrize("kind", [b"HEAD", b"meta", b"PTCH", b"ABCD"])
+def test_intact_chunks_out_of_place_are_a_fault(data: bytes, pixels: np.ndarray, model: Path, kind: bytes) -> None:
+    """Found by bench/fuzz.py: such files were called whole, though decompress refuses them."""
+    start, _ = tile_spans(data)[0]
+    body = kind + struct.pack("<I", 3) + b"\1ab"
+    stray = body + struct.pack("<I", zlib.crc32(b"\1ab", zlib.crc32(kind)))
+    at = tile_spans(data)[4][0] if kind == b"meta" else start
+    found = check(data[:at] + stray + data[at:], pixels, model, [])
+    with pytest.raises(FormatError) as refused:
+        pixzip.decompress(data[:at] + stray + data[at:], model=model)
+    assert found.faults == (str(refused.value),)
+
+
 def test_tile_behind_a_right_crc_that_is_not_an_encoders_is_lost(data: bytes, pixels: np.ndarray, model: Path) -> None:
     container = read_container(data)
     tiles = (*container.tiles[:2], container.tiles[2][:-4] + b"\1\1\1\1", *container.tiles[3:])
