@@ -12,9 +12,10 @@ mostly repairs the checksums and digests, so that what is behind them is reached
 
 For every file: decompress gives an error of pixzip's, or pictures whose checksum is the header's, and those of the seed
 where the checksum is a seed's; salvage likewise, and calls whole only what decompress gives; inspect never fails where
-decompress does not. One of 64 files that reach the decoder also goes through the reference decoder, which must
-come to the same outcome. A model that loads codes and decodes a picture to itself. An execution of over 5 seconds, or a
-process of over 2 GiB, is a fault. libFuzzer keeps what it finds as crash-*, timeout-* or oom-* in the folder.
+decompress does not. One of 64 files of up to 16 pixels that a model coded also goes through the reference decoder,
+which must come to the same outcome. A model that loads codes and decodes a picture to itself. An execution of over 5
+seconds, or a process of over 2 GiB, is a fault. libFuzzer keeps what it finds as crash-*, timeout-* or oom-* beside the
+folder.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ _MAX_PIXELS = 1024
 _MAX_BYTES = 1 << 17
 _LIMIT_S = 5
 _MIB_AT_MOST = 2048
-_REFERENCE_ONE_IN = 64
+_REFERENCE_ONE_IN, _REFERENCE_PIXELS = 64, 16
 _HEAD_AT, _HEAD_END = 17, 60
 
 #: What happened: outcome → executions.
@@ -105,7 +106,13 @@ def seeds() -> dict[str, bytes]:
     """Name → file."""
     first, second = models()
     made = {f"stored-{m}{d}": api.compress(_picture(m, d, 3, 5)) for m, (_, _, ds) in MODES.items() for d in ds}
-    layouts = {"one": (7, 9, 1, 16, 1), "tiles": (7, 9, 1, 4, 2), "pixel": (1, 1, 1, 8, 1), "several": (3, 4, 3, 8, 5)}
+    layouts = {
+        "one": (7, 9, 1, 16, 1),  # height, width, pictures, tile, lanes
+        "tiles": (7, 9, 1, 4, 2),
+        "small": (2, 5, 1, 3, 3),
+        "pixel": (1, 1, 1, 8, 1),
+        "several": (3, 4, 3, 8, 5),
+    }
     for mode in ("L", "LA", "RGB", "RGBA"):
         for name, (h, w, count, tile, lanes) in layouts.items():
             for learning in (0, 8):
@@ -292,12 +299,14 @@ class Checker:
 
     def __call__(self, data: bytes) -> None:
         """Raise Fault, or whatever came instead of an error of pixzip's."""
-        start = time.monotonic()
-        self._file(bytes(data)) if data.startswith(MAGIC) else self._model(bytes(data))
+        data, start = bytes(data), time.monotonic()
+        samples = self._file(data) if data.startswith(MAGIC) else self._model(data)
         if time.monotonic() - start > _LIMIT_S:
             raise Fault(f"took {time.monotonic() - start:.1f} s")
+        self._ask_reference(data, samples)
 
-    def _file(self, data: bytes) -> None:
+    def _file(self, data: bytes) -> bytes | None:
+        """The samples, where they are given."""
         how: dict[str, Any] = {"threads": 1, "engine": "float32", "max_pixels": _MAX_PIXELS}
         pictures, samples = None, None
         try:
@@ -311,7 +320,7 @@ class Checker:
             api.inspect(data)
             self._compare(data, pictures, samples)
         self._salvage(data, how, samples)
-        self._ask_reference(data, samples)
+        return samples
 
     def _compare(self, data: bytes, pictures: list[Picture], samples: bytes) -> None:
         header, first = container.read_header(data), pictures[0]
@@ -337,7 +346,7 @@ class Checker:
     def _ask_reference(self, data: bytes, samples: bytes | None) -> None:
         """The reference decoder on one of so many files of coding MODEL."""
         try:
-            c = read_container(data, max_pixels=64)
+            c = read_container(data, max_pixels=_REFERENCE_PIXELS)
         except errors.PixzipError:
             return
         own = c.model is None and c.header.model_digest == models()[0].digest[:8]
