@@ -388,7 +388,7 @@ def _assemble(header: Header, chunks: list[Chunk]) -> Container:
 
 def unpack_metadata(chunk: Chunk) -> tuple[str, bytes]:
     """Section 4: (key, value); latin-1 takes any byte, so that _check_key can name a wrong one."""
-    key_bytes = chunk.payload[0]
+    key_bytes = int.from_bytes(chunk.payload[:1], "little")
     if key_bytes >= len(chunk.payload):
         where = f"chunk meta at byte {chunk.start}"
         raise FormatError(f"{where}: a key of {key_bytes} bytes in a payload of {len(chunk.payload)}")

@@ -145,6 +145,17 @@ def test_intact_chunks_out_of_place_are_a_fault(data: bytes, pixels: np.ndarray,
     assert found.faults == (str(refused.value),)
 
 
+def test_metadata_that_is_none_behind_a_right_crc_is_a_fault(data: bytes, pixels: np.ndarray, model: Path) -> None:
+    """Found by bench/fuzz.py: an entry of no bytes ended in an IndexError."""
+    start, _ = tile_spans(data)[0]
+    for payload, reason in ((b"", "a key of 0 bytes"), (b"\5ab", "a key of 5 bytes"), (b"\2a\nb", "printable ASCII")):
+        stray = b"meta" + struct.pack("<I", len(payload)) + payload
+        stray += struct.pack("<I", zlib.crc32(payload, zlib.crc32(b"meta")))
+        found = check(data[:start] + stray + data[start:], pixels, model, [])
+        assert len(found.faults) == 1 and reason in found.faults[0]
+        assert found.pictures[0].metadata == METADATA
+
+
 def test_tile_behind_a_right_crc_that_is_not_an_encoders_is_lost(data: bytes, pixels: np.ndarray, model: Path) -> None:
     container = read_container(data)
     tiles = (*container.tiles[:2], container.tiles[2][:-4] + b"\1\1\1\1", *container.tiles[3:])
