@@ -12,16 +12,17 @@ mostly repairs the checksums and digests, so that what is behind them is reached
 
 For every file: decompress gives an error of pixzip's, or pictures whose checksum is the header's, and those of the seed
 where the checksum is a seed's; salvage likewise, and calls whole only what decompress gives; inspect never fails where
-decompress does not. One of 64 files of up to 16 pixels that a model coded also goes through the reference decoder,
-which must come to the same outcome. A model that loads codes and decodes a picture to itself. An execution of over 5
-seconds, or a process of over 2 GiB, is a fault. libFuzzer keeps what it finds as crash-*, timeout-* or oom-* beside the
-folder.
+decompress does not, and what the Pillow plugin reads before the pixels is what the whole file says. One of 64 files of
+up to 16 pixels that a model coded also goes through the reference decoder, which must come to the same outcome. A model
+that loads codes and decodes a picture to itself. An execution of over 5 s, or a process of over 2 GiB, is a fault.
+libFuzzer keeps what it finds as crash-*, timeout-* or oom-* beside the folder.
 """
 
 from __future__ import annotations
 
 import atexit
 import hashlib
+import io
 import json
 import random
 import re
@@ -39,6 +40,7 @@ from typing import Any
 
 import click
 import numpy as np
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -56,6 +58,7 @@ from pixzip import (  # noqa: E402
     model_checks,
     model_file,
     names,
+    pillow,
     png,
     remains,
     stored,
@@ -315,12 +318,30 @@ class Checker:
         except errors.PixzipError as error:
             outcome = type(error).__name__
         outcomes[outcome] += 1
+        self._front(data)
         if pictures is not None:
             samples = b"".join(picture.planes.tobytes() for picture in pictures)
             api.inspect(data)
             self._compare(data, pictures, samples)
         self._salvage(data, how, samples)
         return samples
+
+    def _front(self, data: bytes) -> None:
+        """What stands before the pixels, as the Pillow plugin reads it, against the whole file."""
+        try:
+            front = container.read_front(io.BytesIO(data))
+        except errors.FormatError:
+            front = None
+        try:
+            pillow.PxzImageFile(io.BytesIO(data))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow's own plugins raise
+            outcomes["refused by Pillow"] += 1
+        try:
+            c = read_container(data, max_pixels=_MAX_PIXELS)
+        except errors.PixzipError:
+            return
+        if front != (c.header, c.palette, c.transparency, c.metadata):
+            raise Fault(f"before the pixels stands {front}")
 
     def _compare(self, data: bytes, pictures: list[Picture], samples: bytes) -> None:
         header, first = container.read_header(data), pictures[0]
