@@ -177,7 +177,7 @@ def test_opening_ends_before_the_pixels(model: Path) -> None:
 
     data = pixzip.compress(replace(pixzip.from_array(model_picture(24, 32)), metadata=METADATA), model=model)
     file = Watched(data)
-    image = Image.open(file)
+    image = pixzip.pillow.PxzImageFile(file)  # Image.open may ask plugins without a magic first, which read on
     assert file.furthest == data.index(b"TILE") + 8
     assert image.size == (32, 24)
 
