@@ -18,11 +18,23 @@ from pixzip.errors import (
     OutputError,
     PixelChecksumError,
     PixzipError,
+    SalvageError,
     UsageError,
 )
 
 if TYPE_CHECKING:
-    from pixzip.api import Info, compress, compress_batch, decompress, decompress_batch, inspect, picture_names, verify
+    from pixzip.api import (
+        Info,
+        Salvaged,
+        compress,
+        compress_batch,
+        decompress,
+        decompress_batch,
+        inspect,
+        picture_names,
+        salvage,
+        verify,
+    )
     from pixzip.drawing import complete, sample
     from pixzip.image import Picture, from_array, from_pil, read_image, to_array, to_pil, write_image
 
@@ -39,6 +51,8 @@ __all__ = [
     "Picture",
     "PixelChecksumError",
     "PixzipError",
+    "SalvageError",
+    "Salvaged",
     "UsageError",
     "__version__",
     "complete",
@@ -51,6 +65,7 @@ __all__ = [
     "inspect",
     "picture_names",
     "read_image",
+    "salvage",
     "sample",
     "to_array",
     "to_pil",
@@ -60,7 +75,8 @@ __all__ = [
 
 _HOMES = {
     "pixzip.api": (
-        *("Info", "compress", "compress_batch", "decompress", "decompress_batch", "inspect", "picture_names", "verify"),
+        *("Info", "Salvaged", "compress", "compress_batch", "decompress", "decompress_batch", "inspect"),
+        *("picture_names", "salvage", "verify"),
     ),
     "pixzip.drawing": ("complete", "sample"),
     "pixzip.image": ("Picture", "from_array", "from_pil", "read_image", "to_array", "to_pil", "write_image"),

@@ -25,6 +25,7 @@ from pixzip.memory import Extent, Need, and_writing, compressing, decompressing
 from pixzip.model_file import Model, find_model, load_model, models_folder, shipped_models
 from pixzip.names import KEY as NAMES
 from pixzip.names import pack_names, unpack_names
+from pixzip.remains import Lost, areas, find_remains
 from pixzip.stored import restore, store
 
 Progress = Callable[[float], None]
@@ -410,8 +411,8 @@ def _with_alpha(c: Container, planes: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([planes, alpha], axis=1)
 
 
-def _decode(c: Container, model: Model, how: _How) -> NDArray[np.uint8]:
-    """Planes (n, c, h, w) of a file of coding MODEL."""
+def _decode(c: Container, model: Model, how: _How, faults: dict[int, str] | None = None) -> NDArray[np.uint8]:
+    """Planes (n, c, h, w) of a file of coding MODEL; faults as for codec.decode."""
     from pixzip.codec import decode
 
     h = c.header
@@ -428,6 +429,7 @@ def _decode(c: Container, model: Model, how: _How) -> NDArray[np.uint8]:
         at_once=how.at_once,
         engine=how.engine,
         progress=how.progress,
+        faults=faults,
     )
     if h.depth < 8 and planes.max() >= 2**h.depth:
         raise FormatError(f"sample {planes.max()} in a picture of depth {h.depth}")
@@ -473,6 +475,68 @@ def verify(
         max_memory=max_memory,
         progress=progress,
     )
+
+
+@dataclass(frozen=True)
+class Salvaged:
+    """What a damaged file still gives: all pictures, their lost pixels marked in magenta, in gray in white."""
+
+    pictures: list[Picture]
+    lost: tuple[Lost, ...]  # pixels that are not known
+    faults: tuple[str, ...]  # what else is damaged or doubtful, a line each
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was damaged."""
+        return not self.lost and not self.faults
+
+
+def salvage(
+    data: bytes,
+    *,
+    model: str | Path | None = None,
+    threads: int | None = None,
+    engine: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
+    progress: Progress | None = None,
+) -> Salvaged:
+    """Return what the undamaged chunks of a damaged .pxz file give, and what is lost.
+
+    Arguments as for decompress_batch. Raises FormatError where the header is damaged, no tile is left, or a picture
+    stored in one piece is damaged; ModelNotFoundError, ModelError, LimitError, UsageError.
+    """
+    how = _How(threads, engine, progress)
+    remains = find_remains(data, max_pixels=max_pixels)
+    c, missing = remains.container, dict(remains.missing)
+    h = c.header
+    network = None if h.coding == Coding.STORED else _model_of(c, model)
+    how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
+    undecoded: dict[int, str] = {}
+    planes = _restore_stored(c) if network is None else _decode(c, network, how, undecoded)
+    lost = areas(h, undecoded | missing)
+    if network is not None and len(lost) == len(c.tiles):
+        raise FormatError("nothing to salvage: no tile can be decoded")
+    for area in lost:
+        _mark(planes, h, area)
+    faults = list(remains.faults)
+    found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
+    if not lost and found != h.pixels_checksum:
+        faults.append(f"pixels checksum {h.pixels_checksum.hex()}, decoded pixels have {found.hex()}")
+    own = c.metadata if h.pictures == 1 else tuple(entry for entry in c.metadata if entry[0] != NAMES)
+    try:
+        pictures = [Picture(each, h.mode, h.depth, c.palette, c.transparency, own) for each in planes]
+    except ImageError as error:
+        raise FormatError(str(error)) from None
+    return Salvaged(pictures, lost, tuple(faults))
+
+
+def _mark(planes: NDArray[Any], header: Header, area: Lost) -> None:
+    """Colour lost pixels; alpha is coded apart from them."""
+    most = 2**header.depth - 1
+    colours = (most, 0, most) if header.mode in ("RGB", "RGBA") else (most,)
+    for plane, value in enumerate(colours):
+        planes[area.first : area.last, plane, area.y : area.y + area.h, area.x : area.x + area.w] = value
 
 
 @dataclass(frozen=True)

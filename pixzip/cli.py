@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,14 +24,15 @@ import click
 
 from pixzip import __version__
 from pixzip.benchmark.command import bench
-from pixzip.errors import LimitError, OutputError, PixelChecksumError, PixzipError, UsageError
+from pixzip.errors import LimitError, OutputError, PixelChecksumError, PixzipError, SalvageError, UsageError
 from pixzip.training.freeze_command import freeze
 
 if TYPE_CHECKING:
-    from pixzip.api import Info
+    from pixzip.api import Info, Salvaged
     from pixzip.batch import Room
     from pixzip.image import Picture
     from pixzip.memory import Need
+    from pixzip.tree import Tally, Tree
 
 _MAX_PIXELS = 64_000_000
 _STREAM = "-"
@@ -58,8 +59,8 @@ _QUIET_S = 1.0
 _EXIT_CODES = """Exit codes: 0 all went well; 2 wrong usage, a file that cannot be read, an output that exists;
 3 not an image, or one that cannot be kept without loss; 4 damaged .pxz file; 5 decoded pixels differ;
 6 model not found; 7 damaged model; 8 over a limit, or out of memory; 9 output cannot be written;
-130 interrupted. With several files the others are still done, failures are listed at the end, and the code is that of
-the first."""
+11 damaged .pxz file of which --salvage wrote what is left; 130 interrupted. With several files the others are still
+done, failures are listed at the end, and the code is that of the first."""
 
 
 # ------------------------------------------------------------------------ interruption and progress
@@ -173,26 +174,27 @@ class _Files:
     faults: dict[str, UsageError]
 
 
-def _found(arguments: Sequence[str], suffixes: Sequence[str], *, quiet: bool = True) -> _Files:
-    """The files meant: those named, and of each folder those with these suffixes."""
+def _found(arguments: Sequence[str], suffixes: Sequence[str], *, quiet: bool = True, recursive: bool = False) -> _Files:
+    """The files meant: those named, and of each folder (recursive: and all below) those with these suffixes."""
     found = _Files([], {})
     for argument in arguments:
         if argument == _STREAM or not Path(argument).is_dir():
             found.names.append(argument)
             continue
         try:
-            found.names.extend(_in_folder(argument, suffixes, quiet))
+            found.names.extend(_in_folder(argument, suffixes, quiet, recursive))
         except UsageError as error:
             found.names.append(argument)
             found.faults[argument] = error
     return found
 
 
-def _in_folder(folder: str, suffixes: Sequence[str], quiet: bool) -> list[str]:
+def _in_folder(folder: str, suffixes: Sequence[str], quiet: bool, recursive: bool) -> list[str]:
     """The folder's files with these suffixes. Raises UsageError where there are none."""
     from pixzip.files import files_in
+    from pixzip.tree import files_below
 
-    inside = files_in(Path(folder))
+    inside = files_below(Path(folder)) if recursive else files_in(Path(folder))
     taken = [str(path) for path in inside if path.suffix.lower() in suffixes]
     for path in inside:
         if not quiet and path.suffix.lower() not in (*suffixes, _PACKED):
@@ -298,9 +300,13 @@ class _Outputs:
         """Raise UsageError or OutputError where a result for this file cannot go to this target."""
         from pixzip.files import check_target
 
+        self.claim(file, target)
         check_target(target, force=self._force)
         if file != _STREAM and target.exists() and target.samefile(file):
             raise UsageError(f"output {target} is the input")
+
+    def claim(self, file: str, target: Path) -> None:
+        """Raise UsageError where another file has this target."""
         place = target.resolve()
         if place in self._taken:
             raise UsageError(f"output {target} is also that of {self._taken[place]}")
@@ -373,6 +379,12 @@ class _Settings:
 
         return decompress_batch(data, model=self.model, **self._how(progress))
 
+    def salvage(self, data: bytes, progress: Callable[[float], None]) -> Salvaged:
+        """What is left of a damaged .pxz file."""
+        from pixzip.api import salvage
+
+        return salvage(data, model=self.model, **self._how(progress))
+
     def need_to_compress(self, sources: Sequence[bytes]) -> Need:
         """The memory that these image files take as one .pxz file."""
         from pixzip.api import need_to_compress
@@ -421,6 +433,16 @@ def _options(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
 _files = click.argument("files", nargs=-1, required=True, metavar="FILE...")
 _quiet = click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
 _force = click.option("--force", is_flag=True, help="Overwrite outputs that exist.")
+_tree = _options(
+    click.option(
+        "-r",
+        "--recursive",
+        is_flag=True,
+        help="FILE is one folder: all below it, to the same tree in the folder OUTPUT.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+    click.option("--json", "as_json", is_flag=True, help="A summary as JSON on standard output."),
+)
 _coding = _options(
     click.option(
         "--device",
@@ -486,6 +508,7 @@ def _pixzip(context: click.Context) -> None:
 @click.option("--verify/--no-verify", default=True, help="Decode the written file and compare it with the input.")
 @click.option("--keep/--delete", default=True, help="Keep the input, or delete it once the output is verified.")
 @click.option("--pack", is_flag=True, help="All pictures, equal in size and mode, into the one file OUTPUT.")
+@_tree
 @_force
 @_quiet
 @click.pass_obj
@@ -496,41 +519,123 @@ def compress(
     output: str | None,
     keep: bool,
     pack: bool,
+    recursive: bool,
+    dry_run: bool,
+    as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Compress image files: FILE.png → FILE.pxz; of a folder, the image files in it, by their suffixes.
 
+    With -r, what an earlier command has done is passed over, so that it goes on where that one was interrupted.
+
     PNG, PNM, WebP, TIFF, BMP, GIF and TGA are read; what cannot be kept without loss is refused. Nothing is overwritten
     without --force, and a failure leaves no output.
     """
     settings = _Settings(**options)
-    found = _found(files, (*_READABLE, *(_LOSSY if settings.allow_jpeg else ())), quiet=quiet)
+    tree = _tree_of(files, output, recursive)
+    suffixes = (*_READABLE, *(_LOSSY if settings.allow_jpeg else ()))
+    found = _found(files, suffixes, quiet=quiet, recursive=recursive)
+    if as_json and (output == _STREAM or (output is None and _STREAM in files)):
+        raise UsageError("--json and -o - both write to standard output")
     if not keep and (not settings.verify or output == _STREAM or _STREAM in files):
         raise UsageError("--delete needs --verify, an input file and an output file")
+    if pack and (recursive or dry_run or as_json):
+        raise UsageError("--pack excludes -r, --dry-run and --json")
     if pack:
         _pack(found, output, settings, stop, keep=keep, quiet=quiet)
         return
-    _check_output(found.names, output)
+    if tree is None:
+        _check_output(found.names, output)
     outputs, room = _Outputs(force=settings.force), _room(settings, found)
+    tally = _tally("compress", found)
 
     def begin(file: str) -> _Work:
-        target = _target(file, output, _PACKED)
-        if target is not None:
-            outputs.check(file, target)
         part = parts()
+        target = _target(file, output, _PACKED) if tree is None else tree.target(file, _PACKED)
+        if target is not None and _is_before(file, [target], tree, outputs, settings):
+            return lambda: _was_done(file, target, settings, room, meter, tally, keep=keep or dry_run)
+        if target is not None:
+            _prepare(file, target, tree, outputs, dry_run=dry_run)
 
         def work() -> str | None:
             source_bytes, coded_bytes = _compress(file, target, settings, room, meter, part)
             if not keep:
                 _delete(Path(file))
+            tally.count(source_bytes, coded_bytes)
             return None if quiet else _summary(_name(file), target, source_bytes, coded_bytes)
 
-        return work
+        return (lambda: f"{_name(file)} -> {target or 'standard output'}") if dry_run else work
 
-    with _meter(_label(found), stop, quiet=quiet) as meter:
+    with _meter(_label(found), stop, quiet=quiet) as meter, _summed_up(tally, tree, as_json, quiet or dry_run):
         parts = _parts(len(found.names))
         _each(found, begin, room.side_by_side, meter)
+
+
+def _tally(command: str, files: _Files) -> Tally:
+    from pixzip.tree import Tally
+
+    return Tally(command, len(files.names))
+
+
+def _tree_of(files: Sequence[str], output: str | None, recursive: bool) -> Tree | None:
+    from pixzip.tree import tree_of
+
+    return tree_of(files, output) if recursive else None
+
+
+def _is_before(file: str, targets: Sequence[Path], tree: Tree | None, outputs: _Outputs, settings: _Settings) -> bool:
+    """Whether an earlier command has done this file of a tree. Raises UsageError where a target is another file's."""
+    from pixzip.tree import is_done
+
+    if tree is None or settings.force or not is_done(file, targets):
+        return False
+    for target in targets:
+        outputs.claim(file, target)
+    return True
+
+
+def _make_folder(folder: Path) -> None:
+    from pixzip.tree import make_folder
+
+    make_folder(folder)
+
+
+def _prepare(file: str, target: Path, tree: Tree | None, outputs: _Outputs, *, dry_run: bool) -> None:
+    """Check an output, and make its folder in a tree."""
+    if tree is not None and not target.parent.is_dir():
+        if dry_run:
+            outputs.claim(file, target)
+            return
+        _make_folder(target.parent)
+    outputs.check(file, target)
+
+
+def _was_done(
+    file: str, target: Path, settings: _Settings, room: Room, meter: _Meter, tally: Tally, *, keep: bool
+) -> None:
+    """Count a file that was compressed before; delete it once its .pxz file is verified, where that is asked for."""
+    from pixzip.image import read_image
+
+    if not keep:
+        source, coded = _read(file), _read(str(target))
+        with settings.let_in(room, settings.need_to_compress([source]), meter.check) as share:
+            picture = read_image(source, max_pixels=settings.max_pixels, allow_jpeg=settings.allow_jpeg)
+            _check_same(picture, share.decompress(coded, lambda fraction: meter.check()))
+        _delete(Path(file))
+    tally.count(before=True)
+
+
+@contextmanager
+def _summed_up(tally: Tally, tree: Tree | None, as_json: bool, quiet: bool) -> Iterator[None]:
+    """Say what a command came to, whatever became of it: of a tree, or as JSON."""
+    try:
+        yield
+    finally:
+        if as_json:
+            click.echo(tally.as_json())
+        elif tree is not None and not quiet:
+            click.echo(str(tally), err=True)
 
 
 #: Files in work while a GPU codes: their threads read, wait for it together, and write.
@@ -698,41 +803,73 @@ def _delete(source: Path) -> None:
 @_files
 @click.option("-o", "--output", help="File or existing folder; - for standard output. Default: FILE with suffix .png.")
 @_model_for_decoding
+@click.option("--salvage", is_flag=True, help="Of damaged files write what is left; say what is lost; exit code 11.")
+@_tree
 @_coding
 @_max_memory
 @_force
 @_quiet
 @click.pass_obj
-def decompress(stop: _Stop, /, files: tuple[str, ...], output: str | None, quiet: bool, **options: Any) -> None:
+def decompress(
+    stop: _Stop,
+    /,
+    files: tuple[str, ...],
+    output: str | None,
+    salvage: bool,
+    recursive: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Decompress .pxz files: FILE.pxz → FILE.png; of a folder, all .pxz files in it.
 
     The output's suffix names its format: .png, .webp, .tif, .bmp, .ppm. PNG holds every picture with all its metadata;
     the others are refused where they cannot hold the pixels. Lossy formats are refused. The pictures of a file that
     holds several get the names they had, or with -o NAME.png NAME-0001.png and so on.
     """
-    found = _found(files, (_PACKED,))
-    _check_output(found.names, output)
+    tree = _tree_of(files, output, recursive)
+    found = _found(files, (_PACKED,), recursive=recursive)
+    if tree is None:
+        _check_output(found.names, output)
+    if salvage and dry_run:
+        raise UsageError("--salvage excludes --dry-run")
+    if as_json and (output == _STREAM or (output is None and _STREAM in files)):
+        raise UsageError("--json and -o - both write to standard output")
     settings = _Settings(**options)
-    outputs, room = _Outputs(force=settings.force), _room(settings, found)
+    outputs, room, tally = _Outputs(force=settings.force), _room(settings, found), _tally("decompress", found)
 
     def begin(file: str) -> _Work:
-        data, part = _read(file), parts()
-        target = _target(file, output, ".png")
+        part = parts()
+        target = _target(file, output, ".png") if tree is None else tree.target(file, ".png")
         image_format = "PNG" if target is None else _format(target)
+        if target is not None and _is_before(file, [target], tree, outputs, settings):
+            return lambda: tally.count(before=True)
+        data = _read(file)
+        if salvage:
+            if tree is not None and target is not None:
+                _make_folder(target.parent)
+            return lambda: _salvage(file, data, target, image_format, settings, outputs, meter, part, tally)
         need = settings.need_to_decompress(data, image_format)
-        targets = _targets(data, target, named=output is None or Path(output).is_dir())
+        targets = _targets(data, target, named=tree is not None or output is None or Path(output).is_dir())
+        if targets is not None and _is_before(file, targets, tree, outputs, settings):
+            return lambda: tally.count(before=True)
         for target in targets or ():
-            outputs.check(file, target)
+            _prepare(file, target, tree, outputs, dry_run=dry_run)
+        if dry_run:
+            shown = ["standard output"] if targets is None else list(map(str, targets))
+            return lambda: "\n".join(f"{_name(file)} -> {each}" for each in shown)
 
         def work() -> None:
             with settings.let_in(room, need, meter.check) as share:
-                _decompress(data, targets, image_format, share, meter.part(*part))
+                written_bytes = _decompress(data, targets, image_format, share, meter.part(*part))
+            tally.count(len(data), written_bytes)
 
         return work
 
-    with _meter(_label(found), stop, quiet=quiet) as meter:
+    with _meter(_label(found), stop, quiet=quiet) as meter, _summed_up(tally, tree, as_json, quiet or dry_run):
         parts = _parts(len(found.names))
-        _each(found, begin, room.side_by_side, meter)
+        _each(found, begin, 1 if salvage else room.side_by_side, meter)
 
 
 def _targets(data: bytes, target: Path | None, *, named: bool) -> list[Path] | None:
@@ -753,6 +890,10 @@ def _targets(data: bytes, target: Path | None, *, named: bool) -> list[Path] | N
     names = picture_names(data) if named else ()
     if names:
         return [target.with_name(name).with_suffix(target.suffix) for name in names]
+    return _numbered(target, count)
+
+
+def _numbered(target: Path, count: int) -> list[Path]:
     digits = max(4, len(str(count)))
     return [target.with_name(f"{target.stem}-{i:0{digits}}{target.suffix}") for i in range(1, count + 1)]
 
@@ -773,17 +914,63 @@ def _decompress(
     image_format: str,
     settings: _Settings,
     progress: Callable[[float], None],
-) -> None:
-    """The pictures of one file, to their targets, all or none, or the only one to standard output."""
+) -> int:
+    """The pictures of one file, to their targets, all or none, or the only one to standard output; bytes written."""
     from pixzip.files import staged, write_stdout
     from pixzip.image import write_image
 
     if targets is None:
-        write_stdout(write_image(settings.decompress(data, progress), image_format), force=settings.force)
-        return
+        image = write_image(settings.decompress(data, progress), image_format)
+        write_stdout(image, force=settings.force)
+        return len(image)
+    written_bytes = 0
     with ExitStack() as written:
         for target, picture in zip(targets, settings.decompress_all(data, progress), strict=True):
-            written.enter_context(staged(target, write_image(picture, image_format), force=settings.force))
+            image = write_image(picture, image_format)
+            written.enter_context(staged(target, image, force=settings.force))
+            written_bytes += len(image)
+    return written_bytes
+
+
+#: Lines about one file's lost tiles.
+_MOST_LINES = 100
+
+
+def _salvage(
+    file: str,
+    data: bytes,
+    target: Path | None,
+    image_format: str,
+    settings: _Settings,
+    outputs: _Outputs,
+    meter: _Meter,
+    part: _Part,
+    tally: Tally,
+) -> None:
+    """What is left of a file to its targets. Raises SalvageError, after writing, where that is not all."""
+    from pixzip.files import staged, write_stdout
+    from pixzip.image import write_image
+
+    found = settings.salvage(data, meter.part(*part))
+    many = len(found.pictures) > 1
+    if many and target is None:
+        raise UsageError(f"the file holds {len(found.pictures)} pictures: standard output takes one")
+    targets = [] if target is None else _numbered(target, len(found.pictures)) if many else [target]
+    for each in targets:
+        outputs.check(file, each)
+    with ExitStack() as written:
+        for each, picture in zip(targets, found.pictures, strict=False):
+            written.enter_context(staged(each, write_image(picture, image_format), force=settings.force))
+    if target is None:
+        write_stdout(write_image(found.pictures[0], image_format), force=settings.force)
+    if found.whole:
+        tally.count(len(data))
+        return
+    meter.clear()
+    damage = [*found.faults, *(f"lost {area}" for area in found.lost)]
+    for line in damage[:_MOST_LINES]:
+        _complain(_name(file), line)
+    raise SalvageError(f"what is left is written; {len(found.lost)} tiles are lost, other faults: {len(found.faults)}")
 
 
 # ------------------------------------------------------------------------ info, verify, models
@@ -791,13 +978,16 @@ def _decompress(
 
 @_pixzip.command(epilog=_EXIT_CODES)
 @_files
-def info(files: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line for each file.")
+def info(files: tuple[str, ...], as_json: bool) -> None:
     """Say what .pxz files hold; nothing is decoded."""
 
     def begin(file: str) -> _Work:
         from pixzip.api import inspect
 
         found = inspect(_read(file))
+        if as_json:
+            return lambda: json.dumps({"file": file, "bits_per_dim": found.bits_per_dim} | asdict(found))
         return lambda: "\n".join([_name(file), *(f"  {key:<12}{value}" for key, value in _described(found))])
 
     _each(_found(files, (_PACKED,)), begin, 1, err=False)
@@ -832,14 +1022,15 @@ def _described(found: Info) -> Iterator[tuple[str, str]]:
 
 @_pixzip.command(epilog=_EXIT_CODES)
 @_files
+@click.option("-r", "--recursive", is_flag=True, help="Of folders all .pxz files below them.")
 @_model_for_decoding
 @_coding
 @_max_memory
 @_quiet
 @click.pass_obj
-def verify(stop: _Stop, /, files: tuple[str, ...], quiet: bool, **options: Any) -> None:
+def verify(stop: _Stop, /, files: tuple[str, ...], recursive: bool, quiet: bool, **options: Any) -> None:
     """Decode .pxz files and compare the pixels with the checksum in each; of a folder, of all .pxz files in it."""
-    found = _found(files, (_PACKED,))
+    found = _found(files, (_PACKED,), recursive=recursive)
     _check_output(found.names, None)
     settings = _Settings(**options)
     room = _room(settings, found)

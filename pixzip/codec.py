@@ -276,10 +276,12 @@ def decode(
     at_once: int | None = None,
     engine: str | None = None,
     progress: Progress | None = None,
+    faults: dict[int, str] | None = None,
 ) -> NDArray[np.uint8]:
     """Pixels (n, c, h, w) uint8 of payloads made by encode; shape is theirs, c is 1 or 3; at_once as there.
 
-    Raises FormatError when the payloads are not what an encoder writes.
+    Raises FormatError when the payloads are not what an encoder writes; where faults is given, such tiles are left 0
+    and the reasons put there instead, under the tiles' numbers (on the CPU only).
     """
     n, channels, height, width = shape
     if (reason := model.network.refusal(channels, depth)) is not None:
@@ -293,13 +295,15 @@ def decode(
         raise FormatError(f"{len(tiles)} tiles, a picture of this size has {len(cuts)}")
     engine = _engine_for(model, engine)
     sizes = [(t.last - t.first, t.h, t.w) for t in cuts]
-    out = np.empty(shape, dtype=np.uint8)
+    out = np.zeros(shape, dtype=np.uint8)
 
     def put(index: int, planes: NDArray[np.uint8]) -> None:
         t = cuts[index]
         out[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] = planes[:, :channels]
 
     if engine in DEVICES:
+        if faults is not None:
+            raise UsageError(f"engine {engine}: damaged files are decoded on the CPU only")
         streams = [read_lanes(payload, lanes) for payload in tiles]
         for index, planes in enumerate(
             _decode_on_device(model, sizes, streams, channels, learning, engine, at_once, progress)
@@ -309,8 +313,14 @@ def decode(
     share = _Share(cuts, progress)
 
     def work(index: int, threads: int) -> None:
-        streams, report = read_lanes(tiles[index], lanes), share.of(index)
-        put(index, decode_block(model.network, engine, streams, sizes[index], channels, report, threads, learning))
+        report = share.of(index)
+        try:
+            streams = read_lanes(tiles[index], lanes)
+            put(index, decode_block(model.network, engine, streams, sizes[index], channels, report, threads, learning))
+        except FormatError as error:
+            if faults is None:
+                raise
+            faults[index] = str(error)
 
     _run(model, work, len(cuts), threads, at_once)
     return out

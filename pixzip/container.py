@@ -7,13 +7,14 @@ UsageError for a Header or Container that no file can hold, LimitError for a pic
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from pixzip.errors import FormatError, LimitError, UsageError
 
@@ -33,7 +34,7 @@ HEADER_BYTES = 64
 HEAD, MODL, PTCH, PALT, TRNS = b"HEAD", b"MODL", b"PTCH", b"PALT", b"TRNS"
 META, ALPH, STOR, TILE = b"meta", b"ALPH", b"STOR", b"TILE"
 #: Type → (place in the order of chunks, least bytes of payload).
-_CHUNKS = {
+CHUNKS = {
     HEAD: (1, 43),
     MODL: (2, 1),
     PTCH: (3, 0),
@@ -140,11 +141,20 @@ class Container:
         _check_model(self)
         _check_colours(self)
         for key, _ in self.metadata:
-            _check_key(key)
+            check_key(key)
         _check_stored(self)
         expected = tile_count(self.header)
         _require(len(self.tiles) == expected, f"{len(self.tiles)} tile payloads, the header implies {expected}")
         _require(all(self.tiles), "a tile payload is empty")
+
+
+class Front(NamedTuple):
+    """What a file says of its pictures before their pixels."""
+
+    header: Header
+    palette: bytes
+    transparency: bytes
+    metadata: tuple[tuple[str, bytes], ...]
 
 
 def tile_count(header: Header) -> int:
@@ -203,7 +213,7 @@ def read_header(data: bytes) -> Header:
             raise FormatError(f"first chunk is {_name(type_)}, must be HEAD")
         if length != _HEADER.size:
             raise FormatError(f"header length {length}, must be {_HEADER.size}")
-    return _unpack_header(_read_chunk(data, _FIRST_CHUNK, "HEAD").payload)
+    return _unpack_header(read_chunk(data, _FIRST_CHUNK, "HEAD").payload)
 
 
 def read_container(data: bytes, *, max_pixels: int = 64_000_000) -> Container:
@@ -212,14 +222,50 @@ def read_container(data: bytes, *, max_pixels: int = 64_000_000) -> Container:
     Raises FormatError for any damage, LimitError for more than max_pixels pixels in all pictures together.
     """
     header = read_header(data)
+    check_pixels(header, max_pixels)
+    return _assemble(header, _read_chunks(data, header))
+
+
+def check_pixels(header: Header, max_pixels: int) -> None:
+    """Raise LimitError for more than max_pixels pixels in all pictures together."""
     pixels = header.width * header.height * header.pictures
     if pixels > max_pixels:
         size = f"{header.width} x {header.height} x {header.pictures} = {pixels} pixels"
         raise LimitError(f"{size}, over the limit of {max_pixels}: --max-pixels raises it")
-    return _assemble(header, _read_chunks(data, header))
 
 
-class _Chunk(NamedTuple):
+def read_front(file: IO[bytes]) -> Front:
+    """Read a file up to the first chunk with pixels; of those not a byte.
+
+    file stands at the magic and can seek. Raises FormatError for damage so far.
+    """
+    start = file.tell()
+    end = file.seek(0, os.SEEK_END) - start
+    file.seek(start)
+    data = bytearray(file.read(HEADER_BYTES))
+    header = read_header(bytes(data))
+    last = STOR if header.coding == Coding.STORED else TILE
+    chunks: list[Chunk] = []
+    while (frame := file.read(8))[:4] != last:
+        at = len(data)
+        data += frame + file.read(min(int.from_bytes(frame[4:], "little") + 4, end - at))
+        chunk = read_chunk(data, at, f"chunk {_name(last)}")
+        if _is_known(chunk, within_tiles=False):
+            _check_place(chunk, chunks[-1].type if chunks else HEAD, header)
+            chunks.append(chunk)
+    single = {chunk.type: chunk.payload for chunk in chunks if chunk.type != META}
+    with _bad_file(""):
+        metadata = tuple(unpack_metadata(chunk) for chunk in chunks if chunk.type == META)
+        for key, _ in metadata:
+            check_key(key)
+        front = Front(header, single.get(PALT, b""), single.get(TRNS, b""), metadata)
+        _check_colours(front)
+    return front
+
+
+class Chunk(NamedTuple):
+    """A chunk whose CRC is right, at bytes start to end of the file."""
+
     type: bytes
     payload: bytes
     start: int
@@ -240,7 +286,7 @@ def _check_magic(data: bytes) -> None:
         raise FormatError(f"version {version} was never released: it is not read")
 
 
-def _read_chunk(data: bytes, start: int, wanted: str) -> _Chunk:
+def read_chunk(data: bytes | bytearray, start: int, wanted: str) -> Chunk:
     """Section 2: the frame of the chunk at start; `wanted` names it where the file ends instead."""
     left = len(data) - start
     if left == 0:
@@ -254,24 +300,24 @@ def _read_chunk(data: bytes, start: int, wanted: str) -> _Chunk:
     if length > left - _FRAME_BYTES:
         raise FormatError(f"truncated: {where} has {length} bytes, the file {left - _FRAME_BYTES} more")
     end = start + _FRAME_BYTES + length
-    payload = data[start + 8 : end - 4]
+    payload = bytes(data[start + 8 : end - 4])
     (stored,) = struct.unpack_from("<I", data, end - 4)
     computed = _crc(type_, payload)
     if stored != computed:
         where = "header" if type_ == HEAD else f"{where}:"
         raise FormatError(f"{where} CRC {stored:08x}, computed {computed:08x}")
-    return _Chunk(type_, payload, start, end)
+    return Chunk(type_, payload, start, end)
 
 
-def _read_chunks(data: bytes, header: Header) -> list[_Chunk]:
+def _read_chunks(data: bytes, header: Header) -> list[Chunk]:
     """All known chunks after the header, in a valid order, to the end of the file."""
     last = STOR if header.coding == Coding.STORED else TILE
     expected = tile_count(header) or 1
     found = 0
-    chunks: list[_Chunk] = []
+    chunks: list[Chunk] = []
     start = HEADER_BYTES
     while found < expected:
-        chunk = _read_chunk(data, start, f"chunk {_name(last)} {found + 1} of {expected}")
+        chunk = read_chunk(data, start, f"chunk {_name(last)} {found + 1} of {expected}")
         if _is_known(chunk, within_tiles=found > 0):
             _check_place(chunk, chunks[-1].type if chunks else HEAD, header)
             chunks.append(chunk)
@@ -282,14 +328,14 @@ def _read_chunks(data: bytes, header: Header) -> list[_Chunk]:
     return chunks
 
 
-def _is_known(chunk: _Chunk, *, within_tiles: bool) -> bool:
+def _is_known(chunk: Chunk, *, within_tiles: bool) -> bool:
     """Whether the chunk is of this version; False: ancillary, to be passed over; FormatError: neither."""
     name, where = _name(chunk.type), f"at byte {chunk.start}"
     if not chunk.type.isalpha():
         raise FormatError(f"chunk type {name} {where} is not four letters")
     if chunk.type == PTCH:
         raise FormatError(f"chunk PTCH {where}: files with a model patch need a newer pixzip")
-    if chunk.type in _CHUNKS:
+    if chunk.type in CHUNKS:
         return True
     if chunk.type[:1].isupper():
         raise FormatError(f"unknown critical chunk {name} {where}: a newer pixzip may know it")
@@ -298,15 +344,15 @@ def _is_known(chunk: _Chunk, *, within_tiles: bool) -> bool:
     return False
 
 
-def _check_place(chunk: _Chunk, previous: bytes, header: Header) -> None:
+def _check_place(chunk: Chunk, previous: bytes, header: Header) -> None:
     """Section 2: order, number and least length of a known chunk that follows one of type `previous`."""
-    place, least_bytes = _CHUNKS[chunk.type]
+    place, least_bytes = CHUNKS[chunk.type]
     where = f"chunk {_name(chunk.type)} at byte {chunk.start}"
     if chunk.type in (STOR, TILE) and (chunk.type == STOR) != (header.coding == Coding.STORED):
         raise FormatError(f"{where}: not in a file of coding {Coding(header.coding).name}")
     if chunk.type == previous and chunk.type not in _REPEATED:
         raise FormatError(f"{where} is a duplicate")
-    if place < _CHUNKS[previous][0]:
+    if place < CHUNKS[previous][0]:
         raise FormatError(f"{where} is out of order: after {_name(previous)}")
     if len(chunk.payload) < least_bytes:
         raise FormatError(f"{where}: {len(chunk.payload)} bytes, must have at least {least_bytes}")
@@ -324,7 +370,7 @@ def _unpack_header(payload: bytes) -> Header:
         return Header(width, height, pictures, mode, depth, coding, digest, tile, lanes, learning, pixels_checksum)
 
 
-def _assemble(header: Header, chunks: list[_Chunk]) -> Container:
+def _assemble(header: Header, chunks: list[Chunk]) -> Container:
     """Chunks of a valid order and number → Container, whose parts check themselves."""
     single = {chunk.type: chunk.payload for chunk in chunks if chunk.type not in _REPEATED}
     with _bad_file(""):
@@ -332,7 +378,7 @@ def _assemble(header: Header, chunks: list[_Chunk]) -> Container:
             header=header,
             palette=single.get(PALT, b""),
             transparency=single.get(TRNS, b""),
-            metadata=tuple(_unpack_metadata(chunk) for chunk in chunks if chunk.type == META),
+            metadata=tuple(unpack_metadata(chunk) for chunk in chunks if chunk.type == META),
             alpha=(single[ALPH][0], single[ALPH][1:]) if ALPH in single else None,
             stored=(single[STOR][0], single[STOR][1:]) if STOR in single else None,
             tiles=tuple(chunk.payload for chunk in chunks if chunk.type == TILE),
@@ -340,9 +386,9 @@ def _assemble(header: Header, chunks: list[_Chunk]) -> Container:
         )
 
 
-def _unpack_metadata(chunk: _Chunk) -> tuple[str, bytes]:
+def unpack_metadata(chunk: Chunk) -> tuple[str, bytes]:
     """Section 4: (key, value); latin-1 takes any byte, so that _check_key can name a wrong one."""
-    key_bytes = chunk.payload[0]
+    key_bytes = int.from_bytes(chunk.payload[:1], "little")
     if key_bytes >= len(chunk.payload):
         where = f"chunk meta at byte {chunk.start}"
         raise FormatError(f"{where}: a key of {key_bytes} bytes in a payload of {len(chunk.payload)}")
@@ -431,7 +477,7 @@ def _check_model(c: Container) -> None:
     _require(digest.hex() == named, f"embedded model has digest {digest.hex()}, the header names {named}")
 
 
-def _check_colours(c: Container) -> None:
+def _check_colours(c: Container | Front) -> None:
     """Section 4: palette and transparency as the mode has them."""
     mode, n = c.header.mode, len(c.palette)
     if mode == "P":
@@ -443,7 +489,7 @@ def _check_colours(c: Container) -> None:
     _require(n in lengths, f"transparency of {n} bytes: not one of mode {mode}")
 
 
-def _check_key(key: str) -> None:
+def check_key(key: str) -> None:
     """Section 4: the key of a metadata entry."""
     _require(1 <= len(key) <= _MAX_KEY_BYTES, f"metadata key of {len(key)} bytes: must have 1 to {_MAX_KEY_BYTES}")
     _require(all("!" <= letter <= "~" for letter in key), f"metadata key {key!a}: must be printable ASCII, no space")

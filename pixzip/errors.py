@@ -65,3 +65,9 @@ class TrainingError(PixzipError):
 
 class TrainingDataError(TrainingError):
     """The training or validation pictures are unusable."""
+
+
+class SalvageError(PixzipError):
+    """Of a damaged file only a part could be given back; it was."""
+
+    exit_code = 11

@@ -243,6 +243,8 @@ def _colour_key(image: Image.Image, mode: str) -> bytes:
     if key is None or mode not in ("L", "RGB"):
         return b""
     samples = (key,) if isinstance(key, int) else tuple(key)
+    if image.mode == "1":
+        samples = tuple(int(bool(sample)) for sample in samples)  # Pillow says 255 for 1
     if len(samples) != MODES[mode][0] or not all(isinstance(s, int) and 0 <= s <= 65535 for s in samples):
         raise ImageError(f"transparency {key!r} in an image of mode {image.mode}")
     return struct.pack(f">{len(samples)}H", *samples)
@@ -309,9 +311,16 @@ def to_pil(picture: Picture) -> Image.Image:
     if picture.mode == "P" and picture.transparency:
         image.info["transparency"] = picture.transparency
     elif picture.transparency:
-        key = tuple(scale * s for s in struct.unpack(f">{len(picture.planes)}H", picture.transparency))
-        image.info["transparency"] = key if picture.mode == "RGB" else key[0]
+        image.info["transparency"] = transparent_colour(picture.transparency, picture.mode, picture.depth)
     return image
+
+
+def transparent_colour(transparency: bytes, mode: str, depth: int) -> int | tuple[int, ...]:
+    """The colour that tRNS makes transparent in mode L or RGB, in the samples that a Pillow image has."""
+    samples = struct.unpack(f">{len(transparency) // 2}H", transparency)
+    if mode == "RGB":
+        return samples
+    return int(samples[0]) * (255 // (2**depth - 1) if depth < 8 else 1)
 
 
 def _packets(metadata: meta.Metadata) -> dict[str, bytes]:

@@ -210,7 +210,8 @@ def read_png(data: bytes, *, max_pixels: int = 64_000_000) -> Png:
     )
 
 
-def _chunk(kind: str, payload: bytes) -> bytes:
+def chunk_bytes(kind: str, payload: bytes) -> bytes:
+    """A chunk with its length and CRC."""
     body = kind.encode("ascii") + payload
     return struct.pack(">I", len(payload)) + body + struct.pack(">I", zlib.crc32(body))
 
@@ -239,7 +240,7 @@ def write_png(png: Png) -> bytes:
     data = [("IDAT", stream[i : i + _IDAT_BYTES]) for i in range(0, len(stream), _IDAT_BYTES)]
     ihdr = struct.pack(">IIBBBBB", w, h, png.depth, png.colour, 0, 0, 0)
     chunks = [("IHDR", ihdr), *_place_palette(png), *transparency, *data, ("IEND", b"")]
-    return SIGNATURE + b"".join(_chunk(kind, payload) for kind, payload in chunks) + png.trailer
+    return SIGNATURE + b"".join(chunk_bytes(kind, payload) for kind, payload in chunks) + png.trailer
 
 
 # ------------------------------------------------------------------------ samples ↔ scanline bytes
