@@ -252,6 +252,22 @@ def test_requests_of_several_threads_are_one_batch(monkeypatch: pytest.MonkeyPat
     assert batches == [4]
 
 
+def test_requests_alike_are_still_two() -> None:
+    """Of the same shapes and with equal arrays, as they are where a picture is coded twice at the same time."""
+    shapes: list[Shape] = [(1, 6, 7)] * 3
+    device, model = together.Together(torch.device("cpu")), tiny_model(10)
+    planes = photo(0, (1, 3, 6, 7))
+    requests = [together._Request(model.network, [Block(shape, 8)], 3, [planes], False, None) for shape in shapes]
+    device._waiting += [
+        together._Request(model.network, [Block((2, 6, 7), 8)], 3, [planes], False, None),
+        *requests[:2],
+    ]
+    (found,) = device.run(requests[2])
+    assert np.array_equal(found, on_cpu(model, planes, 8))
+    assert [request.done for request in requests] == [True] * 3
+    assert len(device._waiting) == 1
+
+
 def test_what_goes_wrong_in_a_batch_is_raised_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise MemoryError("device")

@@ -31,7 +31,7 @@ _PATIENCE_S = 0.02
 _SHARE, _HOST_BYTES = 0.6, 1 << 30
 
 
-@dataclass
+@dataclass(eq=False)
 class _Request:
     """Blocks that have to be in one batch with others of their kind; the result of each, or what went wrong."""
 
