@@ -268,6 +268,17 @@ def test_requests_alike_are_still_two() -> None:
     assert len(device._waiting) == 1
 
 
+def test_a_request_that_is_given_up_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, model, planes = together.Together(torch.device("cpu")), tiny_model(10), photo(0, (1, 3, 6, 7))
+    one, other = (together._Request(model.network, [Block((1, 6, 7), 8)], 3, [planes], False, None) for _ in range(2))
+    device._waiting.append(other)
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "_wait_for_more", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            device.run(one)
+    assert device._waiting == [other]
+
+
 def test_what_goes_wrong_in_a_batch_is_raised_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise MemoryError("device")

@@ -81,9 +81,10 @@ class Together:
             if not request.done:
                 try:
                     self._wait_for_more()
-                finally:
-                    batch = self._batch_of(request)
-                self._run_batch(batch)
+                except BaseException:
+                    self._waiting.remove(request)
+                    raise
+                self._run_batch(self._batch_of(request))
         if request.fault is not None:
             raise request.fault
         return request.results
