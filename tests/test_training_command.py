@@ -201,6 +201,14 @@ def gradients(pictures: str, cache: str, out: str, world: int, rank: int, port: 
         bits = trainer.gradients(trainer.parts(0))
         flat = torch.cat([p.grad.reshape(-1) for p in trainer.run.network.parameters()])
         torch.save({"bits": torch.tensor(bits), "gradients": flat}, f"{out}/{world}-{rank}.pt")
+    del processes, trainer
+    left = [name for name in native_threads() if "gloo" in name]
+    assert not left, f"threads that outlive the group: {left}"
+
+
+def native_threads() -> list[str]:
+    """Names of this process's threads, as Linux knows them; elsewhere none."""
+    return [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
 
 
 def test_two_processes_give_the_gradients_of_one_with_the_joint_batch(

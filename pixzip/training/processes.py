@@ -16,6 +16,10 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+
+# Before any group is there: its functions have the group as a default argument. Imported later, by the first optimiser,
+# they would hold the group's threads beyond destroy_process_group, to the interpreter's end, where one may abort.
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch import distributed as dist
 
