@@ -13,7 +13,7 @@ from pixzip.training.checkpoint import Run
 from pixzip.training.config import to_tables, to_toml, without_places
 
 
-def card(run: Run, model: Model | None, report: dict[str, Any], samples: str) -> str:
+def card(run: Run, model: Model, report: dict[str, Any], samples: str) -> str:
     """What the network is, what it was trained on and how, and what was measured. No places, no times.
 
     samples: a sentence on them, and where they are.
@@ -26,15 +26,12 @@ def _table(rows: dict[str, str]) -> str:
     return "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items())
 
 
-def _head(run: Run, model: Model | None) -> str:
+def _head(run: Run, model: Model) -> str:
     rows = {"architecture": run.config.architecture}
     rows["parameters"] = f"{sum(p.numel() for p in run.network.parameters()):,}"
-    if model is not None:
-        rows["file"] = f"`model.safetensors`, {len(model.data):,} bytes"
-        rows["digest in .pxz files"] = f"`{model.digest[:8].hex()}`"
-        rows["multiply-accumulates a pixel"] = f"{model.network.macs_per_pixel():,}"
-    else:
-        rows["file"] = "`last.safetensors` (float; this architecture has no integer form yet)"
+    rows["file"] = f"`model.safetensors`, {len(model.data):,} bytes"
+    rows["digest in .pxz files"] = f"`{model.digest[:8].hex()}`"
+    rows["multiply-accumulates a pixel"] = f"{model.network.macs_per_pixel():,}"
     rows["made by"] = f"pixzip {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
     return f"# A pixzip model\n\n{_table(rows)}\n\n![bits/dim over steps](curves.png)"
 

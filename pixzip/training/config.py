@@ -42,7 +42,7 @@ class TrainingSettings:
 
     Phase one, float: the rate rises over ``warmup`` steps, stays at ``rate`` until ``decay`` steps before the end and
     falls (``decay_shape``) to ``rate * final``. Until the fall begins a run does not depend on its length, so it can
-    be prolonged. Phase two (``quantised_steps``; networks with an integer form): the same on the network's integers,
+    be prolonged. Phase two (``quantised_steps``; the default network): the same on the network's integers,
     from ``quantised_rate`` down to ``quantised_rate * quantised_final``.
 
     ``init`` is the checkpoint of another run whose weights this one begins with, the network being the same or, a

@@ -37,7 +37,7 @@ TEMPERATURE = "0.9"
 
 
 def finish(trainer: Trainer, say: Callable[[str], None]) -> None:
-    """Write model.safetensors (of networks with an integer form), samples.png, report.json, curves.png and card.md."""
+    """Write model.safetensors, samples.png, report.json, curves.png and card.md."""
     run = trainer.run
     if run.average is not None:
         run.average.become_weights(run.network)
@@ -49,14 +49,13 @@ def finish(trainer: Trainer, say: Callable[[str], None]) -> None:
         bits["quantised"] = trainer.validate(crops, integer=True)
     if not trainer.processes.leads:
         return
-    model = None
-    if (data := frozen(run, lambda: integers.calibration_crops(trainer.crops))) is not None:
-        _write(trainer, "model.safetensors", data)
-        model = load_model(data, "model")
-        bits["exact"] = exact_bits(model, crops)
-        report["model_bytes"] = len(data)
-        if drawing.can_draw(model):
-            _write(trainer, "samples.png", samples(trainer))
+    data = frozen(run, lambda: integers.calibration_crops(trainer.crops))
+    _write(trainer, "model.safetensors", data)
+    model = load_model(data, "model")
+    bits["exact"] = exact_bits(model, crops)
+    report["model_bytes"] = len(data)
+    if drawing.can_draw(model):
+        _write(trainer, "samples.png", samples(trainer))
     if run.exponents is not None:
         sample = run.network.prepare(crops[:SATURATION_CROPS])
         report["saturated"] = integers.saturation(run.network, sample, run.exponents)
@@ -64,11 +63,7 @@ def finish(trainer: Trainer, say: Callable[[str], None]) -> None:
     _write(trainer, "curves.png", curves(read_log(trainer.folder / "log.csv")))
     _write(trainer, "card.md", card(run, model, report, _about_samples(trainer, model)).encode())
     shown = ", ".join(f"{name} {value:.4f}" for name, value in bits.items())
-    say(f"validation bits/dim: {shown}" + (f"; model {len(model.data)} bytes" if model is not None else ""))
-    if model is None:
-        say(
-            f"{run.config.architecture} has no integer form yet: last.safetensors and best.safetensors hold the network"
-        )
+    say(f"validation bits/dim: {shown}; model {len(model.data)} bytes")
 
 
 def _write(trainer: Trainer, name: str, data: bytes) -> None:
@@ -76,19 +71,14 @@ def _write(trainer: Trainer, name: str, data: bytes) -> None:
         pass
 
 
-def frozen(run: Run, calibration_crops: Callable[[], Pixels]) -> bytes | None:
-    """The model file of a run, or None of a network without an integer form.
-
-    A network that is trained on its integers must have its exponents; others are calibrated on the crops.
-    """
+def frozen(run: Run, calibration_crops: Callable[[], Pixels]) -> bytes:
+    """The model file of a run: with its exponents where it has them, else calibrated on the crops."""
     pictures = {name: {"count": run.counts.get(name), "digest": digest} for name, digest in run.data.items()}
     setbacks = [s.reason for s in run.setbacks]
     info = without_places(to_tables(run.config)) | {"pictures": pictures, "setbacks": setbacks, "start": run.start}
     if run.exponents is not None:
         return integers.frozen(run.network, run.exponents, info)
-    if integers.freezes_untuned(run.network):
-        return integers.frozen_untuned(run.network, calibration_crops(), info)
-    return None
+    return integers.frozen_untuned(run.network, calibration_crops(), info)
 
 
 def exact_bits(model: Model, crops: Pixels) -> float:
@@ -108,10 +98,8 @@ def _sample_side(trainer: Trainer) -> int:
     return min(_SAMPLE_PX, trainer.run.config.data.crop)
 
 
-def _about_samples(trainer: Trainer, model: Model | None) -> str:
+def _about_samples(trainer: Trainer, model: Model) -> str:
     """What the card says of the samples."""
-    if model is None:
-        return f"No samples: they are drawn from a frozen model, and {trainer.run.config.architecture} has none yet."
     if not drawing.can_draw(model):
         return f"No samples: from a {trainer.run.config.architecture} network pictures cannot be drawn yet."
     side = _sample_side(trainer)

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pixzip.errors import TrainingError
-
 if TYPE_CHECKING:
     from pixzip.data.cache import Pictures
     from pixzip.data.settings import DataSettings
@@ -113,10 +111,7 @@ def _model(run: Run, sources: _Sources) -> bytes:
     seed = run.config.training.seed
     if run.exponents is None and integers.has_integers(run.network):
         run.exponents = integers.calibrate(run.network, run.network.prepare(sources.calibration_crops(seed)))
-    model = finish.frozen(run, lambda: sources.calibration_crops(seed))
-    if model is None:
-        raise TrainingError(f"{run.config.architecture} has no integer form yet")
-    return model
+    return finish.frozen(run, lambda: sources.calibration_crops(seed))
 
 
 def _bits(

@@ -1,6 +1,7 @@
-"""A trained network ↔ the integers of its decoder, for the networks that have such a form.
+"""A trained network ↔ the integers of its decoder.
 
-The one place where training meets pixzip.nets.quantised; a network without an integer form ends as a float checkpoint.
+The one place where training meets pixzip.nets.quantised. The default network can be trained on its integers; the
+networks of the paper are frozen as the float phase leaves them.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ from pixzip.data.crops import Pixels, RandomCrops
 from pixzip.freeze import freeze, freeze_network
 from pixzip.nets.calibration import calibrated, observe
 from pixzip.nets.exponents import HIDDEN, ConvExponents, Exponents
-from pixzip.nets.multiscale import MultiScale
 from pixzip.nets.quantised import quantised_loss
-from pixzip.nets.stack import Stack
 from pixzip.nets.tables import make_tables
 from pixzip.nets.trunk import Batch, TrunkModel
 
@@ -30,18 +29,13 @@ def has_integers(network: Any) -> bool:
     return isinstance(network, TrunkModel)
 
 
-def freezes_untuned(network: Any) -> bool:
-    """Whether the network is frozen as the float phase leaves it: the paper's."""
-    return isinstance(network, Stack | MultiScale)
-
-
 def calibration_crops(crops: RandomCrops) -> Pixels:
     """Crops of a seed of their own (n, h, w, planes), which exponents are chosen from."""
     return crops.reseeded(1).batch(0, 0, range(_CALIBRATION_CROPS))
 
 
 def frozen_untuned(network: Any, crops: Pixels, info: dict[str, Any]) -> bytes:
-    """The model file of such a network, calibrated on crops (n, h, w, planes)."""
+    """The model file of a network as the float phase leaves it, calibrated on crops (n, h, w, planes)."""
     return freeze_network(network, crops, info)
 
 
