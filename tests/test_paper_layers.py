@@ -259,6 +259,34 @@ def test_every_network_is_entered_by_name() -> None:
         assert NETWORKS[name][0] is config_class
 
 
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_the_sum_in_one_pass_is_the_sum_of_all_terms_and_so_is_its_gradient(name: str) -> None:
+    network = randomised(ARCHITECTURES[name](layers=1, h=6, head=8))
+    batch = network.prepare(crops_of("rgb", 4, 5, 3))
+
+    def value_and_gradient(total: torch.Tensor) -> tuple[float, torch.Tensor]:
+        network.zero_grad()
+        (total / 7).backward()
+        return float(total.detach()), torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+    one, fast = value_and_gradient(network.nats(batch, torch.bfloat16))
+    all_terms, plain = value_and_gradient(network.sub_pixel_nats(batch, torch.bfloat16).sum())
+    assert one == pytest.approx(all_terms, rel=1e-5)
+    assert float((fast - plain).norm() / plain.norm()) < 0.01
+
+
+def test_logits_lie_pixel_by_pixel_and_nats_stay_with_their_sub_pixels() -> None:
+    given = torch.randn(3, 768, 4, 5, generator=torch.Generator().manual_seed(6))
+    symbols = torch.randint(0, 256, (3, 4, 5, 3), generator=torch.Generator().manual_seed(7), dtype=torch.uint8)
+    expected = nats_of(given, symbols, "rgb")
+    assert float(expected[2, 1, 3, 1]) == pytest.approx(
+        float(-torch.log_softmax(given[2, 256:512, 1, 3], 0)[int(symbols[2, 1, 3, 1])]), rel=1e-6
+    )
+    for order in ((0, 2, 3, 1), (2, 3, 0, 1)):
+        laid = given.permute(order).contiguous().permute([order.index(axis) for axis in range(4)])
+        torch.testing.assert_close(nats_of(laid, symbols, "rgb"), expected)
+
+
 def test_nats_are_float64_sums_of_float32_terms() -> None:
     given = torch.zeros(1, 768, 2, 2, dtype=torch.bfloat16)
     each = nats_of(given, torch.zeros(1, 2, 2, 3, dtype=torch.uint8), "rgb")

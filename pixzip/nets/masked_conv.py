@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, linear, pad
 
 from pixzip.nets.masks import Mask, weight_mask
 
@@ -27,6 +27,11 @@ def batch_last_product(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
     flat = x.permute(1, 2, 3, 0).reshape(inputs, -1)
     out = torch.addmm(bias.to(x.dtype)[:, None], weight.to(x.dtype), flat)
     return out.view(-1, height, width, n).permute(3, 0, 1, 2)
+
+
+def pixel_order(x: Tensor) -> tuple[int, int, int, int]:
+    """The order of (n, c, h, w) that has features last, and pixels as they follow each other in memory."""
+    return (2, 3, 0, 1) if x.stride(0) < x.stride(3) else (0, 2, 3, 1)
 
 
 class MaskedConv(nn.Module):
@@ -67,6 +72,21 @@ class MaskedConv(nn.Module):
         if any(self.padding):
             x = pad(x, self.padding)
         return conv2d(x, self.masked_weight().to(x.dtype), self.bias.to(x.dtype))
+
+
+class MaskedConvByPixel(MaskedConv):
+    """A 1×1 convolution whose result lies in memory pixel by pixel, its outputs side by side as a softmax reads them.
+
+    Transposing logits afterwards would take as long as two LSTM layers do.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) → (n, outputs, h, w), in the dtype of x."""
+        order = pixel_order(x)
+        seen = x.permute(order)
+        weight, bias = self.masked_weight()[:, :, 0, 0].to(x.dtype), self.bias.to(x.dtype)
+        out = linear(seen.reshape(-1, seen.shape[3]), weight, bias).view(*seen.shape[:3], -1)
+        return out.permute([order.index(axis) for axis in range(4)])
 
 
 class Upsampling(nn.Module):

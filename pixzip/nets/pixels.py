@@ -12,6 +12,7 @@ with the predictor of pixzip.frame, and the network reads the coding errors besi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from pixzip.errors import TrainingDataError
 from pixzip.frame import MIDDLE, picture_errors
+from pixzip.nets.fused import softmax_nats
+from pixzip.nets.fused_recurrence import is_fused
+from pixzip.nets.masked_conv import pixel_order
 from pixzip.nets.masks import colours
 
 #: Kind of pictures → number of planes, which is the number of colour groups.
@@ -96,8 +100,7 @@ def as_logits(outputs: Tensor, kind: str) -> Tensor:
     """(n, outputs, h, w) → (n, planes, h, w, 256); of binary pictures (n, 1, h, w), the logit of a 1."""
     if kind == "binary":
         return outputs
-    n, _, h, w = outputs.shape
-    return outputs.view(n, PLANES[kind], 256, h, w).permute(0, 1, 3, 4, 2)
+    return outputs.unflatten(1, (PLANES[kind], 256)).permute(0, 1, 3, 4, 2)
 
 
 def nats_of(outputs: Tensor, symbols: Tensor, kind: str) -> Tensor:
@@ -106,8 +109,37 @@ def nats_of(outputs: Tensor, symbols: Tensor, kind: str) -> Tensor:
     Float32, or float64 where the outputs are.
     """
     wide = outputs if outputs.dtype == torch.float64 else outputs.float()
-    by_pixel = wide.permute(0, 2, 3, 1)  # (n, h, w, outputs)
     if kind == "binary":
+        by_pixel = wide.permute(0, 2, 3, 1)  # (n, h, w, 1)
         return binary_cross_entropy_with_logits(by_pixel, symbols.to(wide.dtype), reduction="none")
-    rows = by_pixel.reshape(-1, 256)  # one of each sub-pixel
-    return cross_entropy(rows, symbols.flatten().long(), reduction="none").view(symbols.shape)
+    rows, true, order = _rows(wide, symbols)
+    nats = cross_entropy(rows, true.flatten(), reduction="none").view(true.shape)
+    return nats.permute([order.index(axis) for axis in (0, 2, 3, 1)])
+
+
+def sum_of_nats(outputs: Tensor, symbols: Tensor, kind: str) -> Tensor:
+    """The sum of nats_of, a float64 scalar; where outputs are bfloat16 on a CPU, in one pass that overwrites them."""
+    if kind == "binary" or not is_fused(outputs):
+        return nats_of(outputs, symbols, kind).sum(dtype=torch.float64)
+    rows, true, _ = _rows(outputs, symbols)
+    total: Tensor = _SoftmaxNats.apply(rows, true.flatten())
+    return total
+
+
+def _rows(outputs: Tensor, symbols: Tensor) -> tuple[Tensor, Tensor, tuple[int, int, int, int]]:
+    """(sub-pixels, 256) logits as they lie in memory, symbols as int64 in the same order, and that order's axes."""
+    order = pixel_order(outputs)
+    return outputs.permute(order).reshape(-1, 256), symbols.permute(0, 3, 1, 2).permute(order).long(), order
+
+
+class _SoftmaxNats(torch.autograd.Function):
+    """Sum of −log softmax of bfloat16 logits (m, 256) at symbols (m,); the gradient takes the place of the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, symbols: Tensor) -> Tensor:
+        total, ctx.gradient = softmax_nats(rows.detach(), symbols, torch.zeros(256))
+        return torch.tensor(total, dtype=torch.float64)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.gradient.mul_(float(grad)), None

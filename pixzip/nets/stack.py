@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pixzip.errors import TrainingError
 from pixzip.nets.fused_recurrence import is_fused
-from pixzip.nets.masked_conv import MaskedConv, batch_last
+from pixzip.nets.masked_conv import MaskedConv, MaskedConvByPixel, batch_last
 from pixzip.nets.masks import colours
 from pixzip.nets.pixels import (
     FRAMES,
@@ -28,6 +28,7 @@ from pixzip.nets.pixels import (
     nats_of,
     output_colours,
     prepare,
+    sum_of_nats,
 )
 from pixzip.nets.trunk import prior_bias
 
@@ -91,13 +92,13 @@ class Head(nn.Module):
         outputs = output_colours(config.pictures)
         self.one = MaskedConv("B", wide, narrow, g, gain=math.sqrt(2))
         self.two = MaskedConv("B", narrow, narrow, g, gain=math.sqrt(2))
-        self.last = MaskedConv("B", narrow, outputs, g, gain=0.3)
+        self.last = MaskedConvByPixel("B", narrow, outputs, g, gain=0.3)
         if config.frame == "residual":
             with torch.no_grad():
                 self.last.bias.copy_(prior_bias().repeat(config.groups))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 2h, h, w) → (n, outputs, h, w)."""
+        """(n, 2h, h, w) → (n, outputs, h, w), in memory pixel by pixel."""
         for layer in (self.one, self.two, self.last):
             x = layer(torch.relu(x))
         return x
@@ -155,7 +156,8 @@ class Stack(nn.Module):
 
     def nats(self, batch: PixelBatch, dtype: torch.dtype) -> Tensor:
         """Scalar float64: the sum of -log p over all sub-pixels."""
-        return self.sub_pixel_nats(batch, dtype).sum(dtype=torch.float64)
+        outputs = self.outputs(batch, dtype)
+        return sum_of_nats(outputs, torch.from_numpy(batch.symbols).to(outputs.device), self.config.pictures)
 
     def logits(self, pixels: NDArray[np.uint8], dtype: torch.dtype = torch.float32) -> Tensor:
         """(n, h, w, planes) pixels → (n, planes, h, w, 256) in the network's frame; binary (n, 1, h, w)."""
