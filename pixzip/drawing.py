@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from pixzip.errors import LimitError, UsageError
 from pixzip.image import Picture, from_array
 from pixzip.model_file import Model, find_model
-from pixzip.multiscale_model import MULTISCALE, MultiScaleNetwork
 from pixzip.quantiles import quantiles
-from pixzip.runtime.draw import draw_block, picture_symbols
+from pixzip.runtime.draw import draw_block
 from pixzip.runtime.engines import choose_engine, one_thread
 
 Progress = Callable[[float], None]
@@ -140,11 +139,6 @@ def _check_sizes(count: int, height: int, width: int, max_pixels: int) -> None:
         raise LimitError(f"{pixels}, over the limit of {max_pixels}: --max-pixels raises it")
 
 
-def can_draw(model: Model) -> bool:
-    """Whether pictures can be drawn from a model: Multi-Scale networks code only."""
-    return not isinstance(model.network, MultiScaleNetwork)
-
-
 def _draw(
     model: Model,
     above: NDArray[np.uint8],
@@ -159,10 +153,6 @@ def _draw(
     """Pictures 0 .. count - 1, in the form that callers get; above (1 or 3, rows, w): what is known."""
     if not (threads is None or 1 <= threads <= MAX_THREADS):
         raise UsageError(f"threads {threads}: must be 1 to {MAX_THREADS}")
-    if not can_draw(model):
-        raise UsageError(
-            f"model {model.name}: a {MULTISCALE} network codes pictures, drawing from it is not possible yet"
-        )
     rational, engine = _rational(temperature), choose_engine(engine)
     threads = min(threads or os.cpu_count() or 1, count)
     group = min(-(-count // threads), max(1, _ROWS // height))
@@ -196,7 +186,6 @@ def draw_numbers(
     colours, rows, width = above.shape
     network = model.network
     planes = np.ascontiguousarray(np.broadcast_to(above, (network.planes, rows, width)))
-    known = picture_symbols(network, planes)[:colours]
     places = np.empty((len(numbers), colours, height, width), dtype=np.int32)
     picture = np.asarray(numbers, dtype=np.uint64)[:, None, None, None]
     colour, columns = np.arange(colours)[:, None, None], np.arange(width)
@@ -204,7 +193,7 @@ def draw_numbers(
     for top in range(0, height, band):
         y = np.arange(top, min(top + band, height))[:, None]
         places[:, :, top : top + band] = quantiles(seed, picture, y, columns, colour)
-    return draw_block(network, engine, places, known, temperature, progress)[:, :colours]
+    return draw_block(network, engine, places, planes, temperature, progress)[:, :colours]
 
 
 class _Share:

@@ -24,7 +24,7 @@ from pixzip.freeze import freeze_network  # noqa: E402
 from pixzip.model_file import Model, _read_safetensors, load_model, write_model  # noqa: E402
 from pixzip.multiscale_model import MultiScaleNetwork  # noqa: E402
 from pixzip.nets.multiscale import MultiScaleConfig, unknown_pixels  # noqa: E402
-from pixzip.runtime import frozen  # noqa: E402
+from pixzip.runtime import draw, frozen  # noqa: E402
 from pixzip.runtime.multiply import HAS_INT8  # noqa: E402
 from pixzip.runtime.stack import multiscale, rows, steps  # noqa: E402
 
@@ -277,6 +277,49 @@ def test_what_multiscale_cannot_do_is_said() -> None:
         codec.encode(model, pixels_of("rgb", 2, 2), learning=8)
 
 
-def test_drawing_is_refused() -> None:
-    with pytest.raises(UsageError, match="drawing from it is not possible yet"):
-        pixzip.sample(model_path(CASES[0]), size=(4, 4), threads=1)
+def draws_what_it_is_told(case: tuple[Any, ...], engine: str = "float32", rows_known: int = 0) -> bool:
+    """The random numbers at both ends of the true symbols' intervals, each at its place, draw the pictures."""
+    network, pixels = model_of(*case).network, pixels_of(case[2], 6, 7, n=2, seed=9)
+    colours = pixels.shape[1]
+    for end in (0, 1):
+        left, size = frozen.plain_intervals(network, engine, pixels, colours)
+        places = (left + end * (size - 1)).astype(np.int32).reshape(6, colours, 7, 2).transpose(3, 1, 0, 2).copy()
+        places[:, :, :rows_known] = 12345
+        one = [draw.draw_block(network, engine, places[i : i + 1], pixels[i, :, :rows_known])[0] for i in range(2)]
+        if not np.array_equal(one, pixels):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", CASES)
+def test_drawing_is_decoding_with_given_numbers(case: tuple[Any, ...], engine: str) -> None:
+    for rows_known in (0, 1, 3, 4):
+        assert draws_what_it_is_told(case, engine, rows_known)
+
+
+@pytest.mark.parametrize("fault", ["numbers of the small picture's own places", "no conditioning"])
+def test_drawing_finds(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = draw._draw_one, draw.conditioning_map
+
+    def own_places(network: Any, engine: str, quantiles: Any, *others: Any) -> Any:
+        return original[0](network, engine, quantiles[..., ::-1] if network is small else quantiles, *others)
+
+    small = model_of(*CASES[0]).network.small  # type: ignore[union-attr]
+    if fault == "no conditioning":
+        monkeypatch.setattr(draw, "conditioning_map", lambda *given: 0 * original[1](*given))
+    else:
+        monkeypatch.setattr(draw, "_draw_one", own_places)
+    assert not draws_what_it_is_told(CASES[0])
+
+
+def test_samples_and_completions_of_a_multiscale_network() -> None:
+    path = model_path(CASES[0])
+    drawn = pixzip.sample(path, 3, (6, 7), 5, threads=1)
+    assert drawn.shape == (3, 6, 7, 3) and not np.array_equal(drawn[0], drawn[1])
+    assert np.array_equal(pixzip.sample(path, 2, (6, 7), 5, threads=2), drawn[:2])
+    picture = pixels_of("rgb", 6, 7)[0].transpose(1, 2, 0)
+    completed = pixzip.complete(path, picture, 2, from_row=3, seed=5, threads=1)
+    assert np.array_equal(completed[:, :3], np.stack([picture[:3]] * 2))
+    assert not np.array_equal(completed[0, 3:], completed[1, 3:])
+    assert np.array_equal(pixzip.complete(path, drawn[1], 2, from_row=3, seed=5, threads=1)[1], drawn[1])

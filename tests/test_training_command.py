@@ -417,7 +417,7 @@ def test_freeze_refuses_what_has_no_exact_model(
     assert not (tmp_path / "m").exists()
 
 
-def test_a_multiscale_run_ends_with_its_exact_model_and_says_that_nothing_is_drawn(
+def test_a_multiscale_run_ends_with_its_exact_model_and_samples(
     pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, part = tmp_path / "run", 'architecture = "row_lstm"\nh = 6\nlayers = 1\nhead = 8\n'
@@ -426,9 +426,9 @@ def test_a_multiscale_run_ends_with_its_exact_model_and_says_that_nothing_is_dra
     (tmp_path / "c.toml").write_text(f'[model]\narchitecture = "multiscale"\nfeatures = 3\n{parts}{training}')
     config = ["--config", str(tmp_path / "c.toml"), "--threads", "1", "--cache", str(cache)]
     assert main(["train", *config, "--data", str(pictures), "--out", str(run)]) == 0
-    card = (run / "card.md").read_text()
-    assert "No samples: from a multiscale network pictures cannot be drawn yet." in card
-    assert not (run / "samples.png").exists()
+    assert "![samples](samples.png)" in (run / "card.md").read_text()
+    with Image.open(run / "samples.png") as drawn:
+        assert drawn.size[0] > 4 * 8
     frozen = ["freeze", str(run / "last.safetensors"), "-o", str(tmp_path / "m"), "--cache", str(cache)]
     assert main([*frozen, "--threads", "1"]) == 0
     assert (tmp_path / "m").read_bytes() == (run / "model.safetensors").read_bytes()

@@ -17,16 +17,21 @@ from pixzip.frame import block_step_inputs, picture_errors
 from pixzip.frequencies import SYMBOLS, cumulate, cumulate_binary, find_symbol, tempered
 from pixzip.jit import jit
 from pixzip.model_file import Frozen, Network
+from pixzip.multiscale_model import MultiScaleNetwork
 from pixzip.runtime import network as trunk
 from pixzip.runtime.kernels import Acc, Ints, shifted
 from pixzip.runtime.stack import layers as stack_layers
 from pixzip.runtime.stack import steps as stack_steps
 from pixzip.runtime.stack.inputs import picture_inputs, step_predictions, write_step
 from pixzip.runtime.stack.maps import StepMaps
+from pixzip.runtime.stack.multiscale import conditioning_map
+from pixzip.runtime.stack.steps import Small
 from pixzip.schedule import first_row, last_row, number_of_steps
 from pixzip.stack_model import StackNetwork
 
 Progress = Callable[[float], None]
+#: Networks that run over a picture once; a Multi-Scale one is made of two.
+OneNetwork = Network | StackNetwork
 #: Called with (step, first position, colour, accumulators (m, logits)); gives the symbols (m,) of these positions.
 Take = Callable[[int, int, int, Any], NDArray[np.int16]]
 
@@ -82,23 +87,25 @@ def _trunk(
 
 
 def traverse(
-    network: Frozen,
+    network: OneNetwork,
     engine: str,
     shape: tuple[int, int, int],
     colours: int,
     take: Take,
     progress: Progress | None = None,
+    small: Small | None = None,
 ) -> NDArray[np.uint8]:
-    """Run any network over a block of shape (n, h, w) whose symbols ``take`` gives: pixels (n, planes, h, w).
+    """Run a network over a block of shape (n, h, w) whose symbols ``take`` gives: pixels (n, planes, h, w).
 
     colours: those taken; planes after them are equal to the first, as where a network for RGB codes a gray picture.
+    small: of the large network of a Multi-Scale one, the pixels that it is given.
     """
     if isinstance(network, StackNetwork):
-        return stack_steps.traverse(network, engine, shape, colours, take, progress)
+        return stack_steps.traverse(network, engine, shape, colours, take, progress, small)
     return _trunk(network, engine, shape, colours, take, progress)
 
 
-def picture_symbols(network: Frozen, planes: NDArray[np.uint8]) -> NDArray[np.int16]:
+def picture_symbols(network: OneNetwork, planes: NDArray[np.uint8]) -> NDArray[np.int16]:
     """Symbols of a known picture, or of its first rows: planes of the network and result (planes, h, w)."""
     if isinstance(network, StackNetwork):
         return picture_inputs(network, planes[None])[1][0]
@@ -144,15 +151,37 @@ def draw_block(
     network: Frozen,
     engine: str,
     quantiles: NDArray[np.int32],
-    known: NDArray[np.int16],
+    above: NDArray[np.uint8],
     temperature: Fraction = Fraction(1),
     progress: Progress | None = None,
 ) -> NDArray[np.uint8]:
     """Pixels (n, planes of the network, h, w) that quantiles (n, colours, h, w), each 0 .. 2^24 - 1, draw.
 
-    known (colours, rows, w): symbols of the first rows, in all pictures. temperature: see frequencies.tempered.
+    above (planes of the network, rows, w): the first rows, of all pictures. temperature: see frequencies.tempered.
     """
+    if not isinstance(network, MultiScaleNetwork):
+        return _draw_one(network, engine, quantiles, above, temperature, progress)
+    height, width = quantiles.shape[2:]
+    every = (..., slice(None, None, network.factor), slice(None, None, network.factor))
+    first = [np.ascontiguousarray(array[every]) for array in (quantiles, above)]
+    planes = _draw_one(network.small, engine, first[0], first[1], temperature, None)
+    conditioning = conditioning_map(network.small, network.upsampling, planes, height, width)
+    small = Small(planes, network.factor, conditioning)
+    return _draw_one(network.large, engine, quantiles, above, temperature, progress, small)
+
+
+def _draw_one(
+    network: OneNetwork,
+    engine: str,
+    quantiles: NDArray[np.int32],
+    above: NDArray[np.uint8],
+    temperature: Fraction,
+    progress: Progress | None,
+    small: Small | None = None,
+) -> NDArray[np.uint8]:
+    """As draw_block, of a network that runs once over the picture."""
     n, colours, height, width = quantiles.shape
+    known = picture_symbols(network, above)[:colours]
     slope = network.slope_at(width)
     row: Any = stack_layers.logit_row if isinstance(network, StackNetwork) else trunk.logit_row
     heads = [row(network, colour) for colour in range(colours)]
@@ -164,4 +193,4 @@ def draw_block(
         find_symbols(acc, addend, shift, exp, quantiles, known, colour, step, slope, first, symbols)
         return symbols
 
-    return traverse(network, engine, (n, height, width), colours, take, progress)
+    return traverse(network, engine, (n, height, width), colours, take, progress, small)

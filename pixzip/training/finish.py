@@ -54,14 +54,13 @@ def finish(trainer: Trainer, say: Callable[[str], None]) -> None:
     model = load_model(data, "model")
     bits["exact"] = exact_bits(model, crops)
     report["model_bytes"] = len(data)
-    if drawing.can_draw(model):
-        _write(trainer, "samples.png", samples(trainer))
+    _write(trainer, "samples.png", samples(trainer))
     if run.exponents is not None:
         sample = run.network.prepare(crops[:SATURATION_CROPS])
         report["saturated"] = integers.saturation(run.network, sample, run.exponents)
     _write(trainer, "report.json", json.dumps(report, indent=1).encode())
     _write(trainer, "curves.png", curves(read_log(trainer.folder / "log.csv")))
-    _write(trainer, "card.md", card(run, model, report, _about_samples(trainer, model)).encode())
+    _write(trainer, "card.md", card(run, model, report, _about_samples(trainer)).encode())
     shown = ", ".join(f"{name} {value:.4f}" for name, value in bits.items())
     say(f"validation bits/dim: {shown}; model {len(model.data)} bytes")
 
@@ -98,10 +97,8 @@ def _sample_side(trainer: Trainer) -> int:
     return min(_SAMPLE_PX, trainer.run.config.data.crop)
 
 
-def _about_samples(trainer: Trainer, model: Model) -> str:
+def _about_samples(trainer: Trainer) -> str:
     """What the card says of the samples."""
-    if not drawing.can_draw(model):
-        return f"No samples: from a {trainer.run.config.architecture} network pictures cannot be drawn yet."
     side = _sample_side(trainer)
     return (
         f"{_SAMPLES} samples of {side}×{side} pixels, seed {SEED}, temperature {TEMPERATURE}; "
