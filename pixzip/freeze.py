@@ -18,7 +18,6 @@ from pixzip.nets.multiscale_integers import frozen_multiscale
 from pixzip.nets.quantised import GateIntegers, HeadIntegers, Integers
 from pixzip.nets.stack import Stack
 from pixzip.nets.stack_calibration import calibrated as calibrated_stack
-from pixzip.nets.stack_integers import stack_arrays, stack_config
 from pixzip.nets.tables import Tables, make_tables
 from pixzip.nets.trunk import TrunkModel, prepare
 
@@ -100,5 +99,5 @@ def freeze_network(network: Any, crops: NDArray[np.uint8], info: dict[str, Any])
     if not isinstance(network, Stack):
         raise TrainingError(f"{type(network).__name__}: this network has no integer form")
     network.prepare(crops)  # refuses crops of another kind
-    e = calibrated_stack(network, crops, tables)
-    return write_model(stack_config(network, e) | {"info": info}, stack_arrays(network, e, tables))
+    ready = calibrated_stack(network, crops, tables)
+    return write_model(ready.config() | {"info": info}, ready.arrays(tables))

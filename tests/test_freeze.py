@@ -134,8 +134,9 @@ def test_calibration_brings_the_frozen_network_nearer() -> None:
     first = first_exponents(network, crops)
     far = first | {name: value - 3 for name, value in first.items() if name.startswith("head")}
     distances = []
-    for e in (calibrated(network, crops, make_tables()), first, far):
-        frozen = stack_network(network, e, make_tables())
+    ready = calibrated(network, crops, make_tables())
+    for e in (ready.exponents, first, far):
+        frozen = stack_network(ready.network, e, make_tables(), ready.rounding)
         distances.append(divergence(frozen, "float32", planes, log_p))
     assert 0 < distances[0] <= distances[1] < distances[2]
     assert distances[0] / planes.size < 0.01

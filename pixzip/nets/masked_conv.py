@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear, pad
+from torch.nn.functional import conv2d, linear, pad, unfold
 
 from pixzip.nets.masks import Mask, weight_mask
 
@@ -64,6 +64,21 @@ class MaskedConv(nn.Module):
     def masked_weight(self) -> Tensor:
         """(outputs, inputs, rows, columns): the weights that count."""
         return self.weight * self.mask
+
+    @property
+    def taps(self) -> int:
+        """Places of the kernel up to its centre, in raster order; at those after it every weight is masked."""
+        return self.padding[2] * self.weight.shape[3] + self.padding[0] + 1
+
+    def by_tap(self, weight: Tensor) -> Tensor:
+        """Weights, or the mask, as a matrix (taps * inputs, outputs), tap by tap."""
+        return weight.permute(2, 3, 1, 0).flatten(0, 1)[: self.taps].flatten(0, 1)
+
+    def windows(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) → (taps * inputs, n * h * w): what each pixel's outputs are made of, as by_tap has it."""
+        columns = unfold(pad(x, self.padding), self.weight.shape[2:])  # (n, inputs * rows * columns, h * w)
+        by_tap = columns.unflatten(1, (x.shape[1], -1))[:, :, : self.taps].permute(2, 1, 0, 3)
+        return by_tap.flatten(2).flatten(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) → (n, outputs, h, w), in the dtype of x; the order of x in memory stays."""

@@ -24,8 +24,6 @@ from pixzip.nets.stack_integers import (
     Arrays,
     of_inputs,
     product,
-    stack_arrays,
-    stack_config,
     stack_network,
 )
 from pixzip.nets.tables import Tables
@@ -68,22 +66,22 @@ def _upsampling(network: MultiScale, small: NDArray[np.uint8]) -> tuple[Upsampli
 def frozen_multiscale(network: MultiScale, crops: NDArray[np.uint8], tables: Tables) -> tuple[dict[str, Any], Arrays]:
     """Configuration and arrays of the frozen form, calibrated on crops (n, h, w, planes)."""
     config, small_crops = network.config, picked(crops, network.config.factor)
-    e_small = calibrated(network.small, small_crops, tables)
+    of_small = calibrated(network.small, small_crops, tables)
     products, exponent, real = _upsampling(network, small_crops)
     height, width = crops.shape[1:3]
     planes = np.ascontiguousarray(small_crops.transpose(0, 3, 1, 2))
-    small = stack_network(network.small, e_small, tables)
+    small = stack_network(of_small.network, of_small.exponents, tables, of_small.rounding)
     integers = conditioning_map(small, products, planes, height, width)
     given = Conditioning(real[:, :, :height, :width], integers, exponent)
-    e_large = calibrated(network.large, crops, tables, given)
+    of_large = calibrated(network.large, crops, tables, given)
     arrays = {f"small.{name}": array for name, array in small.arrays.items()}
     arrays |= products.arrays
-    arrays |= {f"large.{name}": array for name, array in stack_arrays(network.large, e_large, tables).items()}
+    arrays |= {f"large.{name}": array for name, array in of_large.arrays(tables).items()}
     made = {
         "architecture": MULTISCALE,
         "factor": config.factor,
         "features": config.features,
-        "small": stack_config(network.small, e_small),
-        "large": stack_config(network.large, e_large),
+        "small": of_small.config(),
+        "large": of_large.config(),
     }
     return made, arrays

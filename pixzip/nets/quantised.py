@@ -7,7 +7,7 @@ of the float layers at the dequantised values: rounding counts as the identity.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,10 @@ def real_weights(q: Tensor, exponent: Tensor) -> Tensor:
     return q.to(GRADIENT) * power(-exponent).to(GRADIENT)
 
 
+#: Weights (inputs, outputs) and their exponents (outputs,) → int8.
+Rounded = Callable[[Tensor, Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class Integers:
     """One product's integers: w (inputs, outputs) int8; b, shift and exponent of w (outputs,) int32."""
@@ -78,14 +82,16 @@ class Integers:
         out: int,
         tables: Sequence[Tensor] = (),
         most: float = SINGLE_PRODUCT,
+        rounded: Rounded | None = None,
     ) -> Integers:
         """Quantise weights and bias; x to out and most as in weight_exponents, tables (256, outputs) are added too.
 
+        rounded: weights and their exponents (outputs,) → int8; without it each becomes the nearest.
         A hidden layer is held less 128, so 128 * sum(w) goes into the bias of the product it enters.
         """
         beside = b.detach().abs() + sum(table.abs().amax(0) for table in tables)
         e = weight_exponents(w, beside, x, largest, out, most)
-        q, bias = to_int8(w, power(e)), to_int32(b, x + e)
+        q, bias = rounded(w, e) if rounded else to_int8(w, power(e)), to_int32(b, x + e)
         if largest == HIDDEN:
             bias += kernels.HIDDEN_OFFSET * q.sum(0, dtype=torch.int32)
         return Integers(q, bias, x + e - out, e)
@@ -178,13 +184,15 @@ class GateIntegers:
     shift: Tensor
 
     @staticmethod
-    def of(w_is: Tensor, w_ss: Tensor, b: Tensor, a: int, most: float = SINGLE_PRODUCT) -> GateIntegers:
-        """Quantise the parameters of a layer whose input has exponent a."""
+    def of(
+        w_is: Tensor, w_ss: Tensor, b: Tensor, a: int, most: float = SINGLE_PRODUCT, rounded: Rounded | None = None
+    ) -> GateIntegers:
+        """Quantise the parameters of a layer whose input has exponent a; rounded, of w_is: see Integers.of."""
         e_is, e_ss = gate_exponents(w_is, w_ss, b, a, most)
         grid = torch.maximum(a + e_is, STATE + e_ss)
         lefts = (grid - a - e_is, grid - STATE - e_ss)
-        weights = (to_int8(w_is, power(e_is)), to_int8(w_ss, power(e_ss)))
-        return GateIntegers(*weights, e_is, e_ss, *lefts, to_int32(b, grid), grid - GATE_INDEX)
+        q_is = rounded(w_is, e_is) if rounded else to_int8(w_is, power(e_is))
+        return GateIntegers(q_is, to_int8(w_ss, power(e_ss)), e_is, e_ss, *lefts, to_int32(b, grid), grid - GATE_INDEX)
 
     def real_gates(self, acc_is: Tensor, acc_ss: Tensor, width: int, gates: Tensor) -> None:
         """Fill the values of the gates o, f, i, g for the gradient; the forward pass reads the tables."""

@@ -17,10 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pixzip.nets.equalisation import equalised
 from pixzip.nets.exponents import HIDDEN, LOGIT, MOST_SHIFT, best_exponent, stream_exponent
 from pixzip.nets.pixels import as_logits
+from pixzip.nets.rounding import Rounding, gathered
 from pixzip.nets.stack import Stack
-from pixzip.nets.stack_integers import Exponents, stack_network
+from pixzip.nets.stack_integers import Arrays, Exponents, stack_arrays, stack_config, stack_network
 from pixzip.nets.tables import Tables
 from pixzip.runtime.engines import choose_engine, one_thread
 from pixzip.runtime.kernels import Ints
@@ -30,6 +32,8 @@ from pixzip.stack_model import StackNetwork
 
 #: Activation → the module that reads it, in this order of execution, and whether it is one after ReLU.
 Readers = dict[str, tuple[nn.Module, bool]]
+#: Share of a feature's values that lie within its reach.
+REACHED = 0.9995
 
 
 def readers(network: Stack) -> Readers:
@@ -147,18 +151,50 @@ def divergence(
     return total
 
 
+def reaches(network: Stack, crops: NDArray[np.uint8], given: Conditioning | None = None) -> dict[str, Tensor]:
+    """How far each feature of every activation reaches: (features,) of each."""
+    seen: dict[str, Tensor] = {}
+    with torch.no_grad(), _watched(network, seen):
+        network.outputs(network.prepare(crops), torch.float32, None if given is None else given.real)
+    found = {}
+    for name, (_, rectified) in readers(network).items():
+        values = torch.relu(seen[name]) if rectified else seen[name].abs()
+        by_feature = values.movedim(1, 0).flatten(1)
+        found[name] = by_feature.kthvalue(max(1, int(REACHED * by_feature.shape[1])), dim=1).values
+    return found
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A network, equalised, with what turns it into integers: its exponents, and how its weights are rounded."""
+
+    network: Stack
+    exponents: dict[str, int]
+    rounding: Rounding
+
+    def config(self) -> dict[str, Any]:
+        """The configuration of the frozen form."""
+        return stack_config(self.network, self.exponents)
+
+    def arrays(self, tables: Tables) -> Arrays:
+        """The arrays of the frozen form."""
+        return stack_arrays(self.network, self.exponents, tables, self.rounding)
+
+
 def calibrated(
     network: Stack, crops: NDArray[np.uint8], tables: Tables, given: Conditioning | None = None
-) -> dict[str, int]:
-    """Exponents of a trained network from sample crops (n, h, w, planes)."""
+) -> Calibrated:
+    """What freezes a trained network, from sample crops (n, h, w, planes)."""
+    network = equalised(network, reaches(network, crops, given))
     planes = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
-    log_p = log_probabilities(network, crops, given)
+    with gathered(network) as rounding:
+        log_p = log_probabilities(network, crops, given)
     best = first_exponents(network, crops, given)
     conditioning = None if given is None else given.integers
     engine = choose_engine(None)
 
     def distance(e: Exponents) -> float:
-        return divergence(stack_network(network, e, tables), engine, planes, log_p, conditioning)
+        return divergence(stack_network(network, e, tables, rounding), engine, planes, log_p, conditioning)
 
     with one_thread():
         least = distance(best)
@@ -168,4 +204,4 @@ def calibrated(
                 while _allowed(changed) and (now := distance(changed)) < least:
                     best, least = changed, now
                     changed = best | {name: best[name] + by}
-    return best
+    return Calibrated(network, best, rounding)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from pixzip.nets.exponents import GATE, HIDDEN, LOGIT, SIGNED, STATE
 from pixzip.nets.masked_conv import MaskedConv
 from pixzip.nets.pixelcnn import PixelCnn
 from pixzip.nets.pixels import ERROR_SCALE, VALUE_SCALE
-from pixzip.nets.quantised import GateIntegers, Integers
+from pixzip.nets.quantised import GateIntegers, Integers, Rounded
+from pixzip.nets.rounding import Rounding
 from pixzip.nets.row_lstm import RowLstm
 from pixzip.nets.stack import Stack, StackConfig
 from pixzip.nets.tables import Tables
@@ -58,11 +60,7 @@ def _array(t: Tensor) -> NDArray[Any]:
 
 def _matrix(conv: MaskedConv) -> Tensor:
     """(inputs, outputs) of the taps up to the centre, tap by tap, as a frozen product has them."""
-    weight = conv.masked_weight().detach()  # (o, i, rows, columns)
-    above, beside = conv.padding[2], conv.padding[0]
-    taps = weight.permute(2, 3, 1, 0).flatten(0, 1)  # (taps, i, o)
-    columns = weight.shape[3]
-    return taps[: above * columns + beside + 1].flatten(0, 1)
+    return conv.by_tap(conv.masked_weight().detach())
 
 
 def of_inputs(matrix: Tensor, config: StackConfig) -> Tensor:
@@ -78,9 +76,10 @@ def product(name: str, q: Integers) -> Arrays:
     return {f"{name}.weight": _array(q.w.t()), f"{name}.bias": _array(q.b), f"{name}.shift": _array(q.shift)}
 
 
-def _frozen(name: str, conv: MaskedConv, x: int, largest: int, out: int) -> Arrays:
-    """A 1×1 or spatial product whose inputs have exponent x and are at most ``largest``."""
-    return product(name, Integers.of(_matrix(conv), conv.bias, x, largest, out, most=MOST))
+def _frozen(name: str, conv: MaskedConv, x: int, largest: int, out: int, rounding: Rounding) -> Arrays:
+    """A product whose inputs have exponent x and are at most ``largest``."""
+    by_inputs = partial(rounding.weights, conv)
+    return product(name, Integers.of(_matrix(conv), conv.bias, x, largest, out, most=MOST, rounded=by_inputs))
 
 
 def _conditioned(conv: MaskedConv, condition: MaskedConv | None, x: int, e: Exponents) -> tuple[Tensor, Tensor]:
@@ -91,21 +90,28 @@ def _conditioned(conv: MaskedConv, condition: MaskedConv | None, x: int, e: Expo
     return torch.cat([more, _matrix(conv)]), conv.bias + condition.bias
 
 
-def _pixelcnn(name: str, layer: Any, e: Exponents) -> Iterator[Arrays]:
-    yield _frozen(f"{name}.down", layer.down, e[f"{name}.input"], HIDDEN, e[f"{name}.down"])
+def _by_inputs(conv: MaskedConv, condition: MaskedConv | None, rounding: Rounding) -> Rounded | None:
+    """How the weights of a convolution are rounded; one that is conditioned, each to the nearest."""
+    return partial(rounding.weights, conv) if condition is None else None
+
+
+def _pixelcnn(name: str, layer: Any, e: Exponents, rounding: Rounding) -> Iterator[Arrays]:
+    yield _frozen(f"{name}.down", layer.down, e[f"{name}.input"], HIDDEN, e[f"{name}.down"], rounding)
     x, count = e[f"{name}.down"], conditioning_features(layer)
     matrix, bias = _conditioned(layer.middle, layer.condition, x, e)
-    q = Integers.of(matrix, bias, x, HIDDEN, e[f"{name}.middle"], most=MOST)
+    by_inputs = _by_inputs(layer.middle, layer.condition, rounding)
+    q = Integers.of(matrix, bias, x, HIDDEN, e[f"{name}.middle"], most=MOST, rounded=by_inputs)
     # conditioning features are no hidden layer's: they are not held less 128
     offset = HIDDEN_OFFSET * q.w[:count].sum(0, dtype=torch.int32)
     yield product(f"{name}.middle", replace(q, b=q.b - offset))
-    yield _frozen(f"{name}.up", layer.up, e[f"{name}.middle"], HIDDEN, e["stream"])
+    yield _frozen(f"{name}.up", layer.up, e[f"{name}.middle"], HIDDEN, e["stream"], rounding)
 
 
-def _recurrence(name: str, part: Any, x: int, e: Exponents) -> Arrays:
+def _recurrence(name: str, part: Any, x: int, e: Exponents, rounding: Rounding) -> Arrays:
     """An LSTM's gates and learned state; ``part`` is a Row LSTM layer or one direction of a diagonal one."""
     matrix, bias = _conditioned(part.input_to_state, part.condition, x, e)
-    q = GateIntegers.of(matrix, part.state_to_state, bias, x, _MOST_GATES)
+    by_inputs = _by_inputs(part.input_to_state, part.condition, rounding)
+    q = GateIntegers.of(matrix, part.state_to_state, bias, x, _MOST_GATES, by_inputs)
     h0 = torch.floor(part.h0.detach() * 2.0**STATE + 0.5).clamp(-127, 127).to(torch.int8)
     c0 = torch.floor(part.c0.detach() * 2.0**GATE + 0.5).clamp(-CELL_LIMIT, CELL_LIMIT).to(torch.int32)
     return {
@@ -120,35 +126,43 @@ def _recurrence(name: str, part: Any, x: int, e: Exponents) -> Arrays:
     }
 
 
-def _row_lstm(name: str, layer: Any, e: Exponents) -> Iterator[Arrays]:
-    yield _recurrence(name, layer, e[f"{name}.input"], e)
-    yield _frozen(f"{name}.up", layer.up, STATE, SIGNED, e["stream"])
+def _row_lstm(name: str, layer: Any, e: Exponents, rounding: Rounding) -> Iterator[Arrays]:
+    yield _recurrence(name, layer, e[f"{name}.input"], e, rounding)
+    yield _frozen(f"{name}.up", layer.up, STATE, SIGNED, e["stream"], rounding)
 
 
-def _diagonal(name: str, layer: Any, e: Exponents) -> Iterator[Arrays]:
+def _diagonal(name: str, layer: Any, e: Exponents, rounding: Rounding) -> Iterator[Arrays]:
     for direction in ("left_to_right", "right_to_left"):
-        yield _recurrence(f"{name}.{direction}", getattr(layer, direction), e[f"{name}.input"], e)
-    yield _frozen(f"{name}.up", layer.up, STATE, 2 * SIGNED, e["stream"])
+        yield _recurrence(f"{name}.{direction}", getattr(layer, direction), e[f"{name}.input"], e, rounding)
+    yield _frozen(f"{name}.up", layer.up, STATE, 2 * SIGNED, e["stream"], rounding)
 
 
-def stack_arrays(network: Stack, e: Exponents, tables: Tables) -> Arrays:
-    """All arrays of the frozen form."""
+def stack_arrays(network: Stack, e: Exponents, tables: Tables, rounding: Rounding | None = None) -> Arrays:
+    """All arrays of the frozen form; rounding: what is known of the inputs of its 1×1 products."""
+    rounding = rounding or Rounding({})
     arrays: Arrays = {"table.sigmoid": tables.sigmoid, "table.tanh": tables.tanh, "table.exp": tables.exp}
     first = Integers.of(
-        of_inputs(_matrix(network.first), network.config), network.first.bias, INPUT, SIGNED, e["stream"], most=MOST
+        of_inputs(_matrix(network.first), network.config),
+        network.first.bias,
+        INPUT,
+        SIGNED,
+        e["stream"],
+        most=MOST,
+        rounded=partial(rounding.weights, network.first) if network.config.frame == "raw" else None,
     )
     arrays |= product("first", first)
     layers = {"pixelcnn": _pixelcnn, "row_lstm": _row_lstm, "diagonal_bilstm": _diagonal}
     for i, layer in enumerate(network.layers):
         name = f"layer.{i}"
         if network.config.skip:
-            arrays |= _frozen(f"{name}.skip", network.skips[i], e[f"{name}.skip"], SIGNED, e["stream"])  # type: ignore[arg-type]
-        for part in layers[architecture_of(network)](name, layer, e):
+            skip: Any = network.skips[i]
+            arrays |= _frozen(f"{name}.skip", skip, e[f"{name}.skip"], SIGNED, e["stream"], rounding)
+        for part in layers[architecture_of(network)](name, layer, e, rounding):
             arrays |= part
     head = network.head
     grids = (e["head.input"], e["head.one"], e["head.two"], LOGIT)
     for i, (name, conv) in enumerate((("one", head.one), ("two", head.two), ("last", head.last))):
-        arrays |= _frozen(f"head.{name}", conv, grids[i], HIDDEN, grids[i + 1])
+        arrays |= _frozen(f"head.{name}", conv, grids[i], HIDDEN, grids[i + 1], rounding)
     return arrays
 
 
@@ -166,7 +180,7 @@ def stack_config(network: Stack, e: Exponents) -> dict[str, Any]:
     }
 
 
-def stack_network(network: Stack, e: Exponents, tables: Tables) -> StackNetwork:
+def stack_network(network: Stack, e: Exponents, tables: Tables, rounding: Rounding | None = None) -> StackNetwork:
     """The frozen form in memory, as a model file's reader makes it, but unchecked."""
     config = stack_config(network, e)
     shifts = config.pop("shifts")
@@ -175,6 +189,6 @@ def stack_network(network: Stack, e: Exponents, tables: Tables) -> StackNetwork:
         layer_shifts=tuple(shifts["layers"]),
         skip_shifts=tuple(shifts["skips"]),
         head_shift=shifts["head"],
-        arrays=stack_arrays(network, e, tables),
+        arrays=stack_arrays(network, e, tables, rounding),
         conditioning=conditioning_features(network.layers[0]),
     )
