@@ -111,9 +111,7 @@ class Picture:
 # ------------------------------------------------------------------------ reading
 
 
-def read_image(
-    data: bytes, *, max_pixels: int = 64_000_000, allow_jpeg: bool = False, strip: bool = False
-) -> Picture:
+def read_image(data: bytes, *, max_pixels: int = 64_000_000, allow_jpeg: bool = False, strip: bool = False) -> Picture:
     """The picture in an image file's bytes.
 
     allow_jpeg takes a JPEG's pixels as they decode, strip leaves the metadata out. Raises ImageError for what is
