@@ -424,7 +424,9 @@ def _write_other(picture: Picture, format: str) -> bytes:
 
 def _to_png(picture: Picture) -> Png:
     chunks = meta.to_chunks(picture.metadata)
-    if picture.mode not in ("RGB", "RGBA"):
+    lengths = [len(payload) for kind, payload in chunks if kind == "PLTE"]
+    is_whole = len(lengths) == 1 and 3 <= lengths[0] <= 768 and lengths[0] % 3 == 0
+    if picture.mode not in ("RGB", "RGBA") or not is_whole:  # with another PLTE, or two, the PNG would be damaged
         chunks = tuple(chunk for chunk in chunks if chunk[0] != "PLTE")
     trailer = b"".join(value for key, value in picture.metadata if key == "trailer")
     colour = MODES[picture.mode][1]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import refusals
+from conftest import model_picture
 from PIL import Image
 from test_image import picture_of
 from tiny_model import photo, tables, tiny_model
@@ -19,9 +20,10 @@ from tiny_stack import SIZES, stack_parts
 import pixzip
 from pixzip import codec, container, image, stored, tiff
 from pixzip.container import read_container, write_container
-from pixzip.errors import FormatError, ImageError, LimitError, ModelError, PixzipError, UsageError
+from pixzip.errors import FormatError, ImageError, LimitError, ModelError, ModelNotFoundError, PixzipError, UsageError
 from pixzip.model_file import MAX_BYTES, Model, find_model, load_model, write_model
 from pixzip.multiscale_model import multiscale_arrays
+from pixzip.png import SIGNATURE, read_header
 
 #: Modules that read what others made: every raise in them is reached by a test of the suite.
 READERS = (
@@ -49,6 +51,13 @@ def stored_file(**changes: Any) -> bytes:
     planes = stored.restore(*(c.stored or (0, b"")), (1, 3, 4), "P", 2)
     checksum = container.checksum(planes[None], "P", 2, c.palette, c.transparency)
     return write_container(replace(c, header=replace(c.header, pixels_checksum=checksum)))
+
+
+def without_palette() -> bytes:
+    """A palette picture whose palette has a wrong byte."""
+    data = bytearray(stored_file())
+    data[data.index(b"PALT") + 8] ^= 1
+    return bytes(data)
 
 
 def gif_with_a_giant_frame() -> bytes:
@@ -128,6 +137,20 @@ REFUSED: list[tuple[str, type[PixzipError], Callable[[], object], str]] = [
         lambda: codec.encode(stack_model(), photo(0, (1, 3, 3, 4)), engine="cuda"), "runs on the CPU only"),
     ("GIF beyond Pillow's own limit", LimitError, lambda: image.read_image(gif_with_a_giant_frame()),
         "GIF file beyond a limit"),
+    ("format without 16-bit colour", ImageError,
+        lambda: image.write_image(picture_of("RGB", 16, 2, 2), "WEBP"),
+        "WEBP cannot hold mode RGB with 16 bits a sample; PNG can"),
+    ("header of a PNG with a wrong CRC", ImageError,
+        lambda: read_header(SIGNATURE + struct.pack(">I4sIIBBBBBI", 13, b"IHDR", 1, 1, 8, 0, 0, 0, 0, 7)),
+        "its IHDR is not whole"),
+    ("palette picture whose palette is lost, salvaged", FormatError, lambda: pixzip.salvage(without_palette()),
+        "what is left makes no picture: palette of 0 bytes"),
+    ("no model of a name", ModelNotFoundError, lambda: find_model("no-such-model"), "no model named no-such-model"),
+    ("names for other pictures", UsageError,
+        lambda: pixzip.compress_batch([picture_of("P", 2, 3, 4)] * 2, names=["one"]), "1 names for 2 images"),
+    ("names among the metadata", UsageError,
+        lambda: pixzip.compress_batch([picture_of("P", 2, 3, 4, metadata=(("names", b""),))] * 2),
+        "metadata with the key names"),
     ("palette image without its palette", ImageError, lambda: image.from_pil(palette_image(palette=None)),
         "image of mode P without a palette"),
     ("palette image of no entries", ImageError, lambda: image.from_pil(no_entries()), "palette of 0 entries"),
@@ -180,6 +203,18 @@ def test_limits_that_no_test_can_afford_to_reach(monkeypatch: pytest.MonkeyPatch
         file.truncate(MAX_BYTES + 1)
     with pytest.raises(ModelError, match=f"file of {MAX_BYTES + 1} bytes, allowed {MAX_BYTES}"):
         find_model(path)
+
+
+def test_files_that_a_small_model_codes(tmp_path: Path, model: Path) -> None:
+    gray = tmp_path / "gray.safetensors"
+    gray.write_bytes(stack_model(pictures="gray").data)
+    with pytest.raises(UsageError, match="model gray codes pictures of mode L or LA with 8 bits a sample"):
+        pixzip.compress(picture_of("RGB", 8, 3, 4), model=gray)
+    c = read_container(pixzip.compress(model_picture(24, 32), model=model, threads=1))
+    broken = write_container(replace(c, tiles=(b"\x80" * len(c.tiles[0]),)))
+    for give in (pixzip.decompress, pixzip.salvage):
+        with pytest.raises(FormatError, match="lane table|no tile can be decoded"):
+            give(broken, model=model, threads=1)
 
 
 def test_what_pillow_raises_on_writing_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
