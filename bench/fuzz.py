@@ -366,7 +366,13 @@ def _fuzz(corpus: Path, runs: int, seconds: int) -> None:
     check, begun = Checker(), time.monotonic()
     atexit.register(lambda: print(json.dumps(outcomes), f"{time.monotonic() - begun:.0f} s", flush=True))
     limits = [f"-timeout={_LIMIT_S}", f"-rss_limit_mb={_MIB_AT_MOST}", f"-max_len={_MAX_BYTES}"]
-    lengths = [f"-atheris_runs={runs}", f"-max_total_time={seconds}", "-len_control=0", "-print_final_stats=1"]
+    lengths = [
+        f"-atheris_runs={runs}",
+        f"-max_total_time={seconds}",
+        "-len_control=0",
+        "-mutate_depth=2",
+        "-print_final_stats=1",
+    ]
     words = [sys.argv[0], *limits, *lengths, f"-artifact_prefix={corpus.parent}/", str(corpus)]
     drawn = means(lambda data, most: bytes(atheris.Mutate(data, most)))
     atheris.Setup(words, check, custom_mutator=lambda *given: mutations.mutate(*given, drawn)[1])
