@@ -104,9 +104,8 @@ def samples_of(c: Container, means: Means) -> NDArray[Any] | None:
         return None
 
 
-def signed(c: Container, means: Means) -> Container:
+def signed(c: Container, planes: NDArray[Any] | None) -> Container:
     """The file with the checksum of the pixels that come out of it, if any do."""
-    planes = samples_of(c, means)
     if planes is None:
         return c
     checksum = container.checksum(planes, c.header.mode, c.header.depth, c.palette, c.transparency)
@@ -127,10 +126,11 @@ def _finely(data: bytes, chance: random.Random, means: Means) -> tuple[str, byte
             names.append(change.__name__.strip("_"))
             before, c = c, change(c, chance, means)
             coded = (coded and change in _KEEPING) or (change in _CODING and c is not before)
-        again = signed(c, means)
+        planes = samples_of(c, means)
+        again = signed(c, planes)
     except PixzipError:
         return "", None
-    if coded and (again != c or samples_of(c, means) is None):
+    if coded and (planes is None or again != c):
         raise AssertionError(f"what was coded is not decoded: {write_container(c).hex()}")
     made = write_container(again)
     if chance.random() < 0.2:
@@ -370,7 +370,8 @@ def _roughly(data: bytes, most: int, chance: random.Random, means: Means) -> byt
     made = join(chunks, tail if chance.random() < 0.9 else b"", chance.random() < 0.95)[:most]
     if chance.random() < 0.5:
         try:
-            return write_container(signed(read_container(made, max_pixels=MOST_PIXELS), means))
+            c = read_container(made, max_pixels=MOST_PIXELS)
+            return write_container(signed(c, samples_of(c, means)))
         except PixzipError:
             pass
     return made
