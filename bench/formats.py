@@ -34,6 +34,9 @@ from pixzip.container import read_container
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Chunks that are not metadata: what they say is compared as size, samples and palette.
 _PICTURE = ("IHDR", "IDAT", "IEND")
+#: Chunks that must stand before PLTE, and behind it (section 5.6 of the specification); others may stand anywhere.
+_BEFORE_PALETTE = ("cHRM", "cICP", "cLLI", "gAMA", "iCCP", "mDCV", "sBIT", "sRGB")
+_BEHIND_PALETTE = ("bKGD", "hIST", "tRNS")
 #: Chunk → why it does not come back.
 NOT_KEPT = {"iDOT": "byte offsets into the source's own IDAT, wrong beside any other"}
 
@@ -51,22 +54,25 @@ def png_chunks(data: bytes) -> list[tuple[str, bytes]]:
 def compare_chunks(source: bytes, back: bytes) -> tuple[Counter[str], Counter[str]]:
     """How many chunks of each type came back byte for byte, and how many did not.
 
-    Chunks of one type must come in the same order, and each must stand where it may: what the source had before PLTE
-    stands before PLTE. A chunk that only the copy has counts as one that did not come back.
+    Chunks of one type must come in the same order, and stand where they may, before PLTE or behind it. A chunk that
+    only the copy has counts as one that did not come back.
     """
     kept: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     before, after = png_chunks(source), png_chunks(back)
     for kind in sorted({kind for kind, _ in before + after if kind not in _PICTURE}):
         wanted, found = ([payload for k, payload in chunks if k == kind] for chunks in (before, after))
-        same = wanted == found and (_stands_before_palette(before, kind) <= _stands_before_palette(after, kind))
+        same = wanted == found and _stands_right(after, kind)
         (kept if same else lost)[kind] += len(wanted) or len(found)
     return kept, lost
 
 
-def _stands_before_palette(chunks: list[tuple[str, bytes]], kind: str) -> bool:
+def _stands_right(chunks: list[tuple[str, bytes]], kind: str) -> bool:
     kinds = [k for k, _ in chunks]
-    return "PLTE" in kinds and kinds.index(kind) < kinds.index("PLTE")
+    if "PLTE" not in kinds:
+        return True
+    behind = kinds.index(kind) > kinds.index("PLTE")
+    return not (kind in _BEFORE_PALETTE and behind) and (kind not in _BEHIND_PALETTE or behind)
 
 
 def png_facts(data: bytes) -> tuple[Any, ...]:

@@ -162,20 +162,26 @@ def test_a_planted_loss_or_change_is_found(kind: str, payload: bytes | None) -> 
         ("tEXt", b"a\0b"),
     )
     kept, lost = formats.compare_chunks(source, changed(source, kind, payload))
-    assert dict(lost) == {kind: 1} or (kind == "PLTE" and payload is None)  # without PLTE nothing stands before it
-    assert lost[kind] == 1 and kept[kind] == 0
+    assert dict(lost) == {kind: 1} and kept[kind] == 0
 
 
 def test_a_planted_disorder_or_extra_chunk_is_found() -> None:
     gamma, palette, end = ("gAMA", b"abcd"), ("PLTE", bytes(12)), ("IEND", b"")
     texts = [("tEXt", b"a\0b"), ("tEXt", b"c\0d")]
     source = png_of(gamma, palette, *texts, end)
+    assert not formats.compare_chunks(source, png_of(gamma, *texts, palette, end))[1]
     for other, wrong in (
         (png_of(palette, gamma, *texts, end), "gAMA"),
         (png_of(gamma, palette, *texts[::-1], end), "tEXt"),
         (png_of(gamma, palette, *texts, ("tIME", bytes(7)), end), "tIME"),
     ):
         assert set(formats.compare_chunks(source, other)[1]) == {wrong}
+
+
+def test_background_before_its_palette_is_found() -> None:
+    palette, background, end = ("PLTE", bytes(12)), ("bKGD", b"\1"), ("IEND", b"")
+    _, lost = formats.compare_chunks(png_of(palette, background, end), png_of(background, palette, end))
+    assert dict(lost) == {"bKGD": 1}
 
 
 def test_a_planted_loss_in_pixzip_is_a_fault_of_the_bench(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
