@@ -24,6 +24,7 @@ import atexit
 import io
 import json
 import resource
+import signal
 import struct
 import sys
 import time
@@ -365,6 +366,7 @@ def _fuzz(corpus: Path, runs: int, seconds: int) -> None:
         (corpus / name).write_bytes(data)
     check, begun = Checker(), time.monotonic()
     atexit.register(lambda: print(json.dumps(outcomes), f"{time.monotonic() - begun:.0f} s", flush=True))
+    atexit.register(lambda: signal.setitimer(signal.ITIMER_REAL, 0))  # libFuzzer's, which would end a slow exit
     limits = [f"-timeout={_LIMIT_S}", f"-rss_limit_mb={_MIB_AT_MOST}", f"-max_len={_MAX_BYTES}"]
     lengths = [
         f"-atheris_runs={runs}",
