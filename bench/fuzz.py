@@ -4,32 +4,30 @@
     python bench/fuzz.py --runs 1000000 --corpus FOLDER          # the documented run
     python bench/fuzz.py --coverage --corpus FOLDER              # lines that the corpus reaches
     python bench/fuzz.py --corpus FOLDER FILE...                 # files that were found, once more
+    python bench/fuzz.py --seeded 20000                          # without atheris: the same files again, counted
 
 Seeds: pictures of 1 to 9 pixels a side in all modes, coded by tiny models of the tests or stored, with metadata,
-several tiles, several pictures, embedded models; and the models. A mutation changes the header's fields, a chunk's
-payload, a tile's lane table or words, the order of chunks, an embedded model or a model's configuration and arrays, and
-mostly repairs the checksums and digests, so that what is behind them is reached.
+several tiles, several pictures, embedded models; and the models. What becomes of them is in bench/mutations.py.
 
 For every file: decompress gives an error of pixzip's, or pictures whose checksum is the header's, and those of the seed
 where the checksum is a seed's; salvage likewise, and calls whole only what decompress gives; inspect never fails where
-decompress does not, and what the Pillow plugin reads before the pixels is what the whole file says. One of 64 files of
-up to 16 pixels that a model coded also goes through the reference decoder, which must come to the same outcome. A model
-that loads codes and decodes a picture to itself. An execution of over 5 s, or a process of over 2 GiB, is a fault.
-libFuzzer keeps what it finds as crash-*, timeout-* or oom-* beside the folder.
+decompress does not, and what the Pillow plugin reads before the pixels is what the whole file says. What is decoded and
+written as PNG reads as the same picture. One of 16 files that a model coded goes through the other engine, one of 16 of
+up to 16 pixels through the reference decoder: each must come to the same outcome. A model that loads codes and decodes
+a picture to itself. An execution of over 5 s, or a process of over 2 GiB, is a fault. libFuzzer keeps what it finds as
+crash-*, timeout-* or oom-* beside the folder; a seeded run ends at the first fault and names the seed's number.
 """
 
 from __future__ import annotations
 
 import atexit
-import hashlib
 import io
 import json
-import random
-import re
+import resource
+import signal
 import struct
 import sys
 import time
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,8 +41,9 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
 
+import mutations  # noqa: E402
 import reference_decoder  # noqa: E402
 from tiny_model import tiny_bytes, tiny_model  # noqa: E402
 
@@ -64,14 +63,16 @@ from pixzip import (  # noqa: E402
     stored,
 )
 from pixzip.container import MAGIC, read_container, write_container  # noqa: E402
-from pixzip.image import MODES, Picture  # noqa: E402
+from pixzip.image import MODES, Picture, read_image, write_image  # noqa: E402
 from pixzip.model_file import Model, load_model  # noqa: E402
+from pixzip.runtime.multiply import HAS_INT8  # noqa: E402
 
-_MAX_PIXELS = 1024
+_MAX_PIXELS = mutations.MOST_PIXELS
 _MAX_BYTES = 1 << 17
 _LIMIT_S = 5
 _MIB_AT_MOST = 2048
-_REFERENCE_ONE_IN, _REFERENCE_PIXELS = 64, 16
+_REFERENCE_ONE_IN, _REFERENCE_PIXELS = 16, 16
+_ENGINE_ONE_IN = 16
 _SAID_EVERY = 50_000
 
 #: What happened: outcome → executions.
@@ -101,8 +102,7 @@ def _picture(mode: str, depth: int, h: int, w: int) -> Picture:
 def _coded(picture: Picture, count: int, model: Model, **layout: Any) -> bytes:
     """A file of coding MODEL, whether or not that is shorter than storing."""
     planes = np.stack([picture.planes] * count)
-    how = api._How(1, "float32", None)
-    return write_container(api._code(picture, planes, model, api._Layout(**layout), how))
+    return write_container(api._code(picture, planes, model, api._Layout(**layout), mutations.HOW))
 
 
 def seeds() -> dict[str, bytes]:
@@ -138,144 +138,10 @@ def _known() -> dict[bytes, bytes]:
     return known
 
 
-# ------------------------------------------------------------------------ mutations
-
-
-def _split(data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """(type, payload) of the chunks whose lengths fit, and what follows them."""
-    chunks, at = [], 9
-    while at + 12 <= len(data):
-        length = struct.unpack_from("<I", data, at + 4)[0]
-        if length > len(data) - at - 12:
-            break
-        chunks.append((data[at : at + 4], data[at + 8 : at + 8 + length]))
-        at += 12 + length
-    return chunks, data[at:]
-
-
-def _join(chunks: list[tuple[bytes, bytes]], tail: bytes, repair: bool) -> bytes:
-    parts = [MAGIC, bytes([container.VERSION])]
-    for i, (type_, payload) in enumerate(chunks):
-        crc = zlib.crc32(payload, zlib.crc32(type_)) ^ (0 if repair or i else 1)
-        parts.append(struct.pack("<4sI", type_, len(payload)) + payload + struct.pack("<I", crc))
-    return b"".join(parts) + tail
-
-
-def mutate(data: bytes, max_size: int, seed: int) -> bytes:
-    """Another file: what libFuzzer calls."""
-    import atheris
-
-    chance = random.Random(seed)
-    if not data.startswith(MAGIC):
-        return _mutated_model(data, max_size, chance)
-    chunks, tail = _split(data)
-    if chance.random() < 0.1 or not chunks:
-        return bytes(atheris.Mutate(data, max_size))
-    for _ in range(chance.choice((1, 1, 1, 2, 4))):
-        chance.choice((_change_header, _change_payload, _change_payload, _change_tile, _change_tile, _change_order))(
-            chunks, chance, atheris
-        )
-    if chance.random() < 0.9:
-        _name_model(chunks)
-    return _join(chunks, tail if chance.random() < 0.9 else b"", chance.random() < 0.95)[:max_size]
-
-
-_Chunks = list[tuple[bytes, bytes]]
-
-
-def _change_header(chunks: _Chunks, chance: random.Random, atheris: Any) -> None:
-    """One field to a value that is small, at a limit or any."""
-    if not chunks or len(chunks[0][1]) != 43:
-        return
-    fields = list(struct.unpack("<IIIBBBBHB8s16s", chunks[0][1]))
-    i = chance.randrange(9)
-    most = (2**32 - 1,) * 3 + (255,) * 4 + (2**16 - 1, 255)
-    near = fields[i] + chance.choice((-1, 1))
-    fields[i] = min(max(0, chance.choice((near, chance.randrange(12), 2**31, most[i], chance.randrange(200)))), most[i])
-    chunks[0] = chunks[0][0], struct.pack("<IIIBBBBHB8s16s", *fields)
-
-
-def _change_payload(chunks: _Chunks, chance: random.Random, atheris: Any) -> None:
-    """Any chunk's bytes, as libFuzzer likes."""
-    i = chance.randrange(len(chunks))
-    chunks[i] = chunks[i][0], bytes(atheris.Mutate(chunks[i][1], len(chunks[i][1]) + 16))
-
-
-def _change_tile(chunks: _Chunks, chance: random.Random, atheris: Any) -> None:
-    """A lane table or words of a tile; a word more or fewer with its count put right, one moved between lanes."""
-    tiles = [i for i, chunk in enumerate(chunks) if chunk[0] == container.TILE and chunk[1]]
-    if not tiles:
-        return
-    i = chance.choice(tiles)
-    payload, lanes = bytearray(chunks[i][1]), max(1, chunks[0][1][15] if len(chunks[0][1]) > 15 else 1)
-    table = min(lanes, len(payload))
-    how = chance.randrange(5)
-    if how == 0:
-        payload[:table] = atheris.Mutate(bytes(payload[:table]), table + 5)
-    elif how == 1 and len(payload) > table:
-        payload[table:] = atheris.Mutate(bytes(payload[table:]), len(payload) - table)
-    elif how == 2:
-        k = chance.randrange(table)
-        payload[k] = min(127, payload[k] + 1)
-        payload += chance.randbytes(4)
-    elif how == 3 and len(payload) >= table + 4:
-        k = chance.randrange(table)
-        payload[k] = max(0, payload[k] - 1)
-        del payload[-4:]
-    elif table > 1:
-        a, b = chance.sample(range(table), 2)
-        if payload[a] and payload[b] < 127:
-            payload[a], payload[b] = payload[a] - 1, payload[b] + 1
-    chunks[i] = chunks[i][0], bytes(payload)
-
-
-def _change_order(chunks: _Chunks, chance: random.Random, atheris: Any) -> None:
-    """A chunk away, twice, elsewhere, of another type."""
-    i, j = chance.randrange(len(chunks)), chance.randrange(len(chunks))
-    how = chance.randrange(4)
-    if how == 0 and len(chunks) > 1:
-        del chunks[i]
-    elif how == 1:
-        chunks.insert(j, chunks[i])
-    elif how == 2:
-        chunks[i], chunks[j] = chunks[j], chunks[i]
-    else:
-        types = (*container.CHUNKS, b"ABCD", b"abcd", b"A1b\xff")
-        chunks[i] = chance.choice(types), chunks[i][1]
-
-
-def _name_model(chunks: _Chunks) -> None:
-    """The header names the embedded model, which may have changed."""
-    model = next((payload for type_, payload in chunks if type_ == container.MODL), None)
-    if model is not None and chunks[0][0] == container.HEAD and len(chunks[0][1]) == 43:
-        head = chunks[0][1]
-        chunks[0] = container.HEAD, head[:19] + hashlib.sha256(model).digest()[:8] + head[27:]
-
-
-def _mutated_model(data: bytes, max_size: int, chance: random.Random) -> bytes:
-    """Configuration (the length before it put right) or arrays."""
-    import atheris
-
-    length = int.from_bytes(data[:8], "little")
-    if chance.random() < 0.1 or length > len(data) - 8:
-        return bytes(atheris.Mutate(data, max_size))
-    text, arrays = data[8 : 8 + length], data[8 + length :]
-    if chance.random() < 0.5:
-        at = chance.randrange(max(1, len(arrays)))
-        piece = arrays[at : at + 64]
-        return data[: 8 + length + at] + bytes(atheris.Mutate(piece, len(piece)) or piece) + arrays[at + 64 :]
-    text = _other_number(text, chance) if chance.random() < 0.5 else bytes(atheris.Mutate(text, length + 8))
-    return (len(text).to_bytes(8, "little") + text + arrays)[:max_size]
-
-
-def _other_number(text: bytes, chance: random.Random) -> bytes:
-    """The configuration with one of its numbers changed."""
-    numbers = list(re.finditer(rb"[0-9]+", text))
-    if not numbers:
-        return text
-    found = chance.choice(numbers)
-    value = chance.choice((0, 1, int(found[0]) + 1, max(0, int(found[0]) - 1), 8, 16, 2**31, 10**30))
-    return text[: found.start()] + str(value).encode() + text[found.end() :]
+@cache
+def means(blind: mutations.Blind = mutations.blind) -> mutations.Means:
+    """What mutations draw on."""
+    return mutations.Means([data for data in seeds().values() if data.startswith(MAGIC)], models(), blind)
 
 
 # ------------------------------------------------------------------------ checks
@@ -298,7 +164,7 @@ class Checker:
 
         api.find_model = find_model  # reading the model from disk for each file would take longer than all else
         self._known = _known()
-        self._decoded = self._seen = 0
+        self._decoded = self._coded = self._seen = 0
 
     def __call__(self, data: bytes) -> None:
         """Raise Fault, or whatever came instead of an error of pixzip's."""
@@ -321,13 +187,31 @@ class Checker:
         except errors.PixzipError as error:
             outcome = type(error).__name__
         outcomes[outcome] += 1
+        outcomes[f"{outcome}, {_how_far(data)}"] += 1
         self._front(data)
         if pictures is not None:
             samples = b"".join(picture.planes.tobytes() for picture in pictures)
             api.inspect(data)
             self._compare(data, pictures, samples)
         self._salvage(data, how, samples)
+        self._ask_other_engine(data, how, samples)
         return samples
+
+    def _ask_other_engine(self, data: bytes, how: dict[str, Any], samples: bytes | None) -> None:
+        """int8 on one of so many files of coding MODEL."""
+        if not HAS_INT8 or _how_far(data) != "coded":
+            return
+        self._coded += 1
+        if self._coded % _ENGINE_ONE_IN:
+            return
+        outcomes["asked the other engine"] += 1
+        try:
+            pictures = api.decompress_batch(data, **{**how, "engine": "int8"})
+            found = b"".join(picture.planes.tobytes() for picture in pictures)
+        except errors.PixzipError:
+            found = None
+        if found != samples:
+            raise Fault("int8 comes to another outcome than float32")
 
     def _front(self, data: bytes) -> None:
         """What stands before the pixels, as the Pillow plugin reads it, against the whole file."""
@@ -354,6 +238,9 @@ class Checker:
             raise Fault("pictures of another checksum than the header's")
         if self._known.get(header.pixels_checksum, samples) != samples:
             raise Fault("other pixels under a seed's checksum")
+        back = read_image(write_image(first, "PNG"), max_pixels=_MAX_PIXELS)
+        if not back.same_pixels(first):
+            raise Fault("another picture in the PNG that is written")
 
     def _salvage(self, data: bytes, how: dict[str, Any], samples: bytes | None) -> None:
         try:
@@ -395,6 +282,15 @@ class Checker:
         back = codec.decode(model, made.tiles, planes.shape, **made.layout, threads=1, engine="float32")
         if not np.array_equal(back, planes):
             raise Fault("a model that loads does not decode what it coded")
+
+
+def _how_far(data: bytes) -> str:
+    """Whether a file passes as a container, and how it is coded: "coded", "stored", "no container"."""
+    try:
+        c = read_container(data, max_pixels=_MAX_PIXELS)
+    except errors.PixzipError:
+        return "no container"
+    return "stored" if c.tiles == () else "coded"
 
 
 def ask_reference(data: bytes, c: container.Container, samples: bytes | None) -> None:
@@ -470,23 +366,71 @@ def _fuzz(corpus: Path, runs: int, seconds: int) -> None:
         (corpus / name).write_bytes(data)
     check, begun = Checker(), time.monotonic()
     atexit.register(lambda: print(json.dumps(outcomes), f"{time.monotonic() - begun:.0f} s", flush=True))
+    atexit.register(lambda: signal.setitimer(signal.ITIMER_REAL, 0))  # libFuzzer's, which would end a slow exit
     limits = [f"-timeout={_LIMIT_S}", f"-rss_limit_mb={_MIB_AT_MOST}", f"-max_len={_MAX_BYTES}"]
-    lengths = [f"-atheris_runs={runs}", f"-max_total_time={seconds}", "-len_control=0", "-print_final_stats=1"]
+    lengths = [
+        f"-atheris_runs={runs}",
+        f"-max_total_time={seconds}",
+        "-len_control=0",
+        "-mutate_depth=2",
+        "-print_final_stats=1",
+    ]
     words = [sys.argv[0], *limits, *lengths, f"-artifact_prefix={corpus.parent}/", str(corpus)]
-    atheris.Setup(words, check, custom_mutator=mutate)
+    drawn = means(lambda data, most: bytes(atheris.Mutate(data, most)))
+    atheris.Setup(words, check, custom_mutator=lambda *given: mutations.mutate(*given, drawn)[1])
     atheris.Fuzz()
+
+
+def run_seeded(count: int, check: Checker) -> dict[str, Counter[str]]:
+    """Judge so many files, the same in every run; mutation → outcome → files. Raises Fault, naming the seed."""
+    files = list(seeds().values())
+    table: dict[str, Counter[str]] = {}
+    for seed in range(count):
+        name, data = mutations.mutate(files[seed % len(files)], _MAX_BYTES, seed, means())
+        before = outcomes.copy()
+        try:
+            check(data)
+        except Exception as error:
+            raise Fault(f"seed {seed}, mutation {name}: {type(error).__name__}: {error}") from error
+        kinds = [kind for kind in outcomes - before if "," in kind or kind.startswith("model")]
+        table.setdefault(name, Counter()).update(kinds)
+    return table
+
+
+def _seeded(count: int) -> None:
+    begun = time.monotonic()
+    table = run_seeded(count, Checker())
+    kinds = sorted(set().union(*table.values()))
+    for name, found in sorted(table.items()):
+        print(
+            f"{name:20} {sum(found.values()):7}  "
+            + ", ".join(f"{kind}: {found[kind]}" for kind in kinds if found[kind])
+        )
+    print(json.dumps(dict(sorted(outcomes.items()))))
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(f"{count} files in {time.monotonic() - begun:.0f} s, at most {peak_mib} MiB")
+    if peak_mib > _MIB_AT_MOST:
+        raise Fault(f"{peak_mib} MiB of memory")
 
 
 @click.command()
 @click.option(
-    "--corpus", required=True, type=click.Path(file_okay=False, path_type=Path), help="Files that reach more."
+    "--corpus", type=click.Path(file_okay=False, path_type=Path), help="Files that reach more; needed but for --seeded."
 )
 @click.option("--runs", default=1_000_000, show_default=True, type=click.IntRange(1))
 @click.option("--seconds", default=0, help="Stop earlier.")
+@click.option("--seeded", type=click.IntRange(1), help="So many files without atheris, the same in every run.")
 @click.option("--coverage", is_flag=True, help="Say which lines the corpus reaches; nothing is mutated.")
 @click.argument("again", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def main(corpus: Path, runs: int, seconds: int, coverage: bool, again: tuple[Path, ...]) -> None:
+def main(
+    corpus: Path | None, runs: int, seconds: int, seeded: int | None, coverage: bool, again: tuple[Path, ...]
+) -> None:
     """Mutate files; or judge those of a corpus, or these, once more."""
+    if seeded is not None:
+        _seeded(seeded)
+        return
+    if corpus is None:
+        raise click.UsageError("--corpus is missing")
     corpus.mkdir(parents=True, exist_ok=True)
     if again:
         for path in again:

@@ -68,6 +68,7 @@ def compress(
     engine: str | None = None,
     embed_model: bool = False,
     allow_jpeg: bool = False,
+    strip: bool = False,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
     progress: Progress | None = None,
@@ -75,14 +76,14 @@ def compress(
     """Return the .pxz file of one image.
 
     image: the bytes of an image file; an array (h, w) or (h, w, 2 | 3 | 4) of uint8 or uint16, or (h, w) bool; a Pillow
-    image; or a Picture. model: the name of a shipped model, or a path. learning: the rate at which the model
-    learns from the pixels it has coded, 0 to 255, None for the default. The file depends on image, model, tile, lanes
-    and learning only, and where something is stored as WebP or PNG on the versions of libwebp and zlib; threads, engine
-    and max_memory change nothing but the time. engine: "int8" or "float32" on the CPU, None: the faster; "cuda": all
-    tiles side by side on a GPU, and those of calls from other threads with them. max_memory is in bytes, of the whole
-    process (docs/performance.md): fewer tiles are in work at once where it asks for that. progress is called with the
-    fraction done. Raises ImageError for what is not an image or cannot be kept without loss, LimitError for more
-    than max_pixels pixels or max_memory bytes, ModelNotFoundError, ModelError, UsageError.
+    image; or a Picture. model: the name of a shipped model, or a path. strip: leave the metadata out. learning: the
+    rate at which the model learns from the pixels it has coded, 0 to 255, None for the default. The file depends on
+    image, model, tile, lanes and learning only, and where something is stored as WebP or PNG on the versions of libwebp
+    and zlib; threads, engine and max_memory change nothing but the time. engine: "int8" or "float32" on the CPU, None:
+    the faster; "cuda": all tiles side by side on a GPU, and those of calls from other threads with them. max_memory is
+    in bytes, of the whole process (docs/performance.md): fewer tiles are in work at once where it asks for that.
+    progress is called with the fraction done. Raises ImageError for what is not an image or cannot be kept without
+    loss, LimitError for more than max_pixels pixels or max_memory bytes, ModelNotFoundError, ModelError, UsageError.
     """
     return compress_batch(
         [image],
@@ -94,6 +95,7 @@ def compress(
         engine=engine,
         embed_model=embed_model,
         allow_jpeg=allow_jpeg,
+        strip=strip,
         max_pixels=max_pixels,
         max_memory=max_memory,
         progress=progress,
@@ -112,6 +114,7 @@ def compress_batch(
     engine: str | None = None,
     embed_model: bool = False,
     allow_jpeg: bool = False,
+    strip: bool = False,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
     progress: Progress | None = None,
@@ -129,7 +132,10 @@ def compress_batch(
     if max_memory is not None:
         need = need_to_compress(images, network, tile=tile, max_pixels=max_pixels)
         how = replace(how, at_once=need.tiles_within(max_memory))
-    pictures = _named(_alike([_picture(image, allow_jpeg, max_pixels) for image in images], tile), names)
+    read = [_picture(image, allow_jpeg, max_pixels) for image in images]
+    if strip:
+        read = [replace(picture, metadata=()) for picture in read]
+    pictures = _named(_alike(read, tile), names)
     first = pictures[0]
     planes = np.stack([p.planes for p in pictures]) if len(pictures) > 1 else first.planes[None]  # (n, c, h, w)
     if planes[:, 0].size > max_pixels:

@@ -355,11 +355,17 @@ class _Settings:
     learning: int | None = None
     embed_model: bool = False
     allow_jpeg: bool = False
+    strip: bool = False
     verify: bool = True
 
     def __post_init__(self) -> None:
         if self.device == "cuda" and self.engine is not None:
             raise UsageError(f"--engine {self.engine} is of the CPU, --device cuda has its own")
+
+    @property
+    def reading(self) -> dict[str, bool]:
+        """What read_image is told."""
+        return {"allow_jpeg": self.allow_jpeg, "strip": self.strip}
 
     def _how(self, progress: Callable[[float], None]) -> dict[str, Any]:
         """What compressing and decompressing are told alike."""
@@ -505,6 +511,7 @@ def _pixzip(context: click.Context) -> None:
 )
 @click.option("--embed-model", is_flag=True, help="Put the model into the file, where the picture is coded by it.")
 @click.option("--allow-jpeg", is_flag=True, help="Take a JPEG's pixels as they decode; the JPEG is usually smaller.")
+@click.option("--strip", is_flag=True, help="Leave the metadata out; pixels, palette and transparency are kept.")
 @click.option("--verify/--no-verify", default=True, help="Decode the written file and compare it with the input.")
 @click.option("--keep/--delete", default=True, help="Keep the input, or delete it once the output is verified.")
 @click.option("--pack", is_flag=True, help="All pictures, equal in size and mode, into the one file OUTPUT.")
@@ -620,7 +627,7 @@ def _was_done(
     if not keep:
         source, coded = _read(file), _read(str(target))
         with settings.let_in(room, settings.need_to_compress([source]), meter.check) as share:
-            picture = read_image(source, max_pixels=settings.max_pixels, allow_jpeg=settings.allow_jpeg)
+            picture = read_image(source, max_pixels=settings.max_pixels, **settings.reading)
             _check_same(picture, share.decompress(coded, lambda fraction: meter.check()))
         _delete(Path(file))
     tally.count(before=True)
@@ -681,7 +688,7 @@ def _compress(
 
     source = _read(file)
     with settings.let_in(room, settings.need_to_compress([source]), meter.check) as share:
-        picture = read_image(source, max_pixels=settings.max_pixels, allow_jpeg=settings.allow_jpeg)
+        picture = read_image(source, max_pixels=settings.max_pixels, **settings.reading)
         half = (part[0] + part[1]) / 2 if settings.verify else part[1]
         coded = share.compress([picture], None, meter.part(part[0], half))
         _write_coded(
@@ -764,7 +771,7 @@ def _read_alike(files: Sequence[str], settings: _Settings) -> tuple[list[Picture
             source = _read(file)
             if not pictures and settings.max_memory is not None:
                 settings.need_to_compress([source] * len(files)).tiles_within(settings.max_memory)
-            picture = read_image(source, max_pixels=settings.max_pixels, allow_jpeg=settings.allow_jpeg)
+            picture = read_image(source, max_pixels=settings.max_pixels, **settings.reading)
             first = pictures[0] if pictures else picture
             pixels = len(files) * first.width * first.height
             if pixels > settings.max_pixels:

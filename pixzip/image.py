@@ -56,8 +56,9 @@ _PILLOW_ERRORS = (
 #: TIFF tags: orientation, resolution, XMP, ICC; directories of EXIF, GPS and, in EXIF, interoperability (an offset).
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _XMP, _ICC = 274, 282, 283, 296, 700, 34675
 _EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 34665, 34853, 40965
-#: TIFF tags: description, make, model, software, date, artist, host, copyright.
-_DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
+#: TIFF tags: document and page name, description, make, model, software, date, artist, host, copyright; transfer
+#: function, white point and primaries; IPTC and Photoshop's blocks.
+_DESCRIPTIVE = (269, 285, 270, 271, 272, 305, 306, 315, 316, 33432, 301, 318, 319, 33723, 34377)
 _UNITS = {1: "none", 2: "inch", 3: "cm"}
 #: WebP's largest side.
 WEBP_SIDE_PX = 16383
@@ -110,12 +111,18 @@ class Picture:
 # ------------------------------------------------------------------------ reading
 
 
-def read_image(data: bytes, *, max_pixels: int = 64_000_000, allow_jpeg: bool = False) -> Picture:
+def read_image(data: bytes, *, max_pixels: int = 64_000_000, allow_jpeg: bool = False, strip: bool = False) -> Picture:
     """The picture in an image file's bytes.
 
-    allow_jpeg takes a JPEG's pixels as they decode. Raises ImageError for what is damaged, no image, animated, of
-    several pages, or of a kind that cannot be kept without loss; LimitError beyond max_pixels, before decoding.
+    allow_jpeg takes a JPEG's pixels as they decode, strip leaves the metadata out. Raises ImageError for what is
+    damaged, no image, animated, of several pages, or of a kind that cannot be kept without loss; LimitError beyond
+    max_pixels, before decoding.
     """
+    picture = _read(data, max_pixels, allow_jpeg)
+    return replace(picture, metadata=()) if strip else picture
+
+
+def _read(data: bytes, max_pixels: int, allow_jpeg: bool) -> Picture:
     if data.startswith(SIGNATURE):
         return _from_png(read_png(data, max_pixels=max_pixels))
     if is_pnm(data):
@@ -256,8 +263,8 @@ def _pillow_metadata(image: Any, kind: str) -> meta.Metadata:
     if kind == "TIFF":
         exif = _descriptive_exif(image.getexif())
         packets["exif"] = exif.tobytes() if len(exif) else b""
-    if kind == "GIF":
-        packets["comment"] = image.info.get("comment")
+    if kind in ("GIF", "JPEG", "TGA"):
+        packets["comment"] = image.info.get("id_section" if kind == "TGA" else "comment")
     as_bytes = {key: value.encode() if isinstance(value, str) else value for key, value in packets.items() if value}
     kept = tuple((key, v.removeprefix(b"Exif\0\0")) for key, v in as_bytes.items() if isinstance(v, bytes))
     if kind == "TIFF":
@@ -281,13 +288,18 @@ def _descriptive_exif(exif: Image.Exif) -> Image.Exif:
     kept = Image.Exif()
     for tag in _DESCRIPTIVE:
         if tag in exif:
-            kept[tag] = exif[tag]
+            kept[tag] = _as_it_was(exif[tag])
     for ifd in (_EXIF_IFD, _GPS_IFD):
-        found = {tag: value for tag, value in exif.get_ifd(ifd).items() if tag != _INTEROP_IFD}
+        found = {tag: _as_it_was(value) for tag, value in exif.get_ifd(ifd).items() if tag != _INTEROP_IFD}
         if found:
             kept.get_ifd(ifd).update(found)
             kept[ifd] = kept.get_ifd(ifd)
     return kept
+
+
+def _as_it_was(value: Any) -> Any:
+    """The bytes of a text that is not ASCII: Pillow reads them as Latin-1 and would write question marks."""
+    return value.encode("latin-1") if isinstance(value, str) and not value.isascii() else value
 
 
 def to_pil(picture: Picture) -> Image.Image:
@@ -412,7 +424,9 @@ def _write_other(picture: Picture, format: str) -> bytes:
 
 def _to_png(picture: Picture) -> Png:
     chunks = meta.to_chunks(picture.metadata)
-    if picture.mode not in ("RGB", "RGBA"):
+    lengths = [len(payload) for kind, payload in chunks if kind == "PLTE"]
+    is_whole = len(lengths) == 1 and 3 <= lengths[0] <= 768 and lengths[0] % 3 == 0
+    if picture.mode not in ("RGB", "RGBA") or not is_whole:  # with another PLTE, or two, the PNG would be damaged
         chunks = tuple(chunk for chunk in chunks if chunk[0] != "PLTE")
     trailer = b"".join(value for key, value in picture.metadata if key == "trailer")
     colour = MODES[picture.mode][1]

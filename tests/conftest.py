@@ -12,10 +12,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+import refusals
 from numpy.typing import NDArray
 from tiny_model import parts
 
 from pixzip.model_file import write_model
+
+refusals.note()
 
 #: Mean size of the coding errors of R, G and B in `model_picture`, and in the calm model's expectation.
 SPREADS = (4.0, 1.5, 1.5)
@@ -81,3 +84,8 @@ def other_model(other_model_bytes: bytes, tmp_path_factory: pytest.TempPathFacto
     path = tmp_path_factory.mktemp("models") / "other.safetensors"
     path.write_bytes(other_model_bytes)
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What looks back on the whole session comes last."""
+    items.sort(key=lambda item: item.name.startswith("test_zz_"))

@@ -179,6 +179,16 @@ def test_metadata_cannot_change_the_picture_of_a_png() -> None:
     assert write_image(replace(picture, metadata=hostile), "PNG") == write_image(picture, "PNG")
 
 
+def test_a_suggested_palette_that_would_damage_a_png_is_left_out_of_it() -> None:
+    """Found by bench/fuzz.py: metadata of a .pxz file is any bytes."""
+    picture = picture_of("RGB", 8, 2, 2)
+    for entries in ([b"four"], [b""], [bytes(771)], [b"abc", b"def"]):
+        hostile = replace(picture, metadata=tuple(("plte", value) for value in entries))
+        assert write_image(hostile, "PNG") == write_image(picture, "PNG")
+    good = replace(picture, metadata=(("plte", b"abcdef"),))
+    assert read_image(write_image(good, "PNG")).metadata == good.metadata
+
+
 # Reading other formats: Pillow's pixels, where Pillow loses none.
 
 
