@@ -25,6 +25,7 @@ from PIL import Image
 import pixzip
 import pixzip.api
 from pixzip import cli
+from pixzip.commands import progress, written
 from pixzip.container import HEADER_BYTES, read_container, write_container
 
 CLI = [sys.executable, "-m", "pixzip"]
@@ -711,13 +712,13 @@ def test_output_that_appears_meanwhile_stays(
     run: Callable[..., Result], photo: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = photo.with_suffix(".pxz")
-    compare = cli._check_same
+    compare = written.check_same
 
     def compare_late(*pictures: pixzip.Picture) -> None:
         compare(*pictures)
         target.write_bytes(b"someone else's")
 
-    monkeypatch.setattr(cli, "_check_same", compare_late)
+    monkeypatch.setattr(written, "check_same", compare_late)
     assert_fails(run("compress", photo, "--model", model), 2, "exists")
     assert target.read_bytes() == b"someone else's"
     assert sorted(contents(photo.parent)) == ["photo.png", "photo.pxz"]
@@ -889,12 +890,12 @@ def test_interrupted_work_leaves_one_line_and_no_output(
 
 
 def test_threads_at_work_stop_at_their_next_report() -> None:
-    stop = cli._Stop()
-    with cli._meter("photo.png", stop, quiet=True) as meter:
+    stop = progress.Stop()
+    with progress.metered("photo.png", stop, quiet=True) as meter:
         report = meter.part(0.0, 1.0)
         report(0.1)
         stop.signal = signal.SIGINT
-        with pytest.raises(cli._Interrupted):
+        with pytest.raises(progress.Interrupted):
             report(0.2)
 
 
@@ -945,8 +946,8 @@ def test_progress_bar_shows_on_a_terminal_for_long_work_only(monkeypatch: pytest
     for wait_s, quiet in ((0.0, False), (60.0, False), (0.0, True)):
         terminal = Terminal()
         monkeypatch.setattr(sys, "stderr", terminal)
-        monkeypatch.setattr(cli, "_QUIET_S", wait_s)
-        with cli._meter("photo.png", cli._Stop(), quiet=quiet) as meter:
+        monkeypatch.setattr(progress, "QUIET_S", wait_s)
+        with progress.metered("photo.png", progress.Stop(), quiet=quiet) as meter:
             report = meter.part(0.0, 0.5)
             meter.clear()
             assert not terminal.getvalue()  # nothing is shown yet

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pixzip.commands.learning import learning_half
+from pixzip.commands.progress import Stop, metered
 from pixzip.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Overwrite the model file if it exists.")
 @click.pass_obj
 def freeze(
-    stop: Any,
+    stop: Stop,
     /,
     checkpoint: str,
     output: Path,
@@ -49,10 +51,9 @@ def freeze(
     weights are exported where the run keeps an average. A run with a second phase is frozen with its own exponents,
     one without on crops of its training pictures.
     """
-    from pixzip.cli import _learning, _meter
     from pixzip.files import check_target, staged
 
-    with _learning():
+    with learning_half():
         import torch
 
         from pixzip.data.cache import default_cache
@@ -63,7 +64,7 @@ def freeze(
     run = load_run(read_checkpoint(Path(checkpoint)), checkpoint)
     sources = _Sources.of(run, data, validation, cache or default_cache(), lambda line: click.echo(line, err=True))
     model = _model(run, sources)
-    with _meter("measuring", stop, quiet=False) as shown:
+    with metered("measuring", stop, quiet=False) as shown:
         lines = [*_bits(run, model, checkpoint, sources, limit, shown.part(0, 1)), *_clipped(run, sources)]
     with staged(output, model, force=force):
         pass
