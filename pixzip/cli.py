@@ -32,7 +32,7 @@ from pixzip.training.freeze_command import freeze
 def _pixzip(context: click.Context) -> None:
     """Lossless image compression by a neural network in exact integer arithmetic.
 
-    A FILE of - is standard input or output.
+    A FILE of - is standard input or output. Messages go to standard error, one line each.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -40,6 +40,11 @@ def _pixzip(context: click.Context) -> None:
 
 for _command in (compress, decompress, info, verify, models, sample, complete, train, freeze, evaluate, bench):
     _pixzip.add_command(_command)
+
+
+def commands() -> click.Group:
+    """All commands, for what is written about them."""
+    return _pixzip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

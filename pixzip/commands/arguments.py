@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from pixzip.errors import UsageError
+from pixzip.errors import PixzipError, UsageError
 
 STREAM = "-"
 
@@ -46,27 +47,28 @@ def shown_name(file: str) -> str:
 
 @dataclass(frozen=True)
 class Files:
-    """What a command works on, folders replaced by their files; faults: why a folder has none."""
+    """What a command works on, folders replaced by their files; faults: why no work is done on a name."""
 
     names: list[str]
-    faults: dict[str, UsageError]
+    faults: Mapping[str, PixzipError]
 
 
 def found_files(
     arguments: Sequence[str], suffixes: Sequence[str], *, quiet: bool = True, recursive: bool = False
 ) -> Files:
     """The files meant: those named, and of each folder (recursive: and all below) those with these suffixes."""
-    found = Files([], {})
+    names: list[str] = []
+    faults: dict[str, PixzipError] = {}
     for argument in arguments:
-        if argument == STREAM or not Path(argument).is_dir():
-            found.names.append(argument)
+        if argument == STREAM or not os.path.isdir(argument):
+            names.append(argument)
             continue
         try:
-            found.names.extend(_in_folder(argument, suffixes, quiet, recursive))
+            names.extend(_in_folder(argument, suffixes, quiet, recursive))
         except UsageError as error:
-            found.names.append(argument)
-            found.faults[argument] = error
-    return found
+            names.append(argument)
+            faults[argument] = error
+    return Files(names, faults)
 
 
 def _in_folder(folder: str, suffixes: Sequence[str], quiet: bool, recursive: bool) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,32 +12,48 @@ import click
 
 from pixzip.commands.arguments import LOSSY, PACKED, READABLE, STREAM, found_files, read_input, shown_name
 from pixzip.commands.each import Part, Work, label_of, on_each, parts_of, room_for
+from pixzip.commands.manifest import Manifest, check_checksum, kept_manifest, writing_option
 from pixzip.commands.options import (
     EXIT_CODES,
     Settings,
     coding_options,
+    completed_files,
     files_argument,
     force_option,
     max_memory_option,
     quiet_option,
+    times_option,
     tree_options,
+    verbose_option,
 )
-from pixzip.commands.outputs import Outputs, check_output, target_of
+from pixzip.commands.outputs import Outputs, check_output, mtime_ns, target_of
 from pixzip.commands.pack import pack_files
 from pixzip.commands.progress import Meter, Stop, metered
 from pixzip.commands.trees import asked_tree, is_before, prepare, summed_up
-from pixzip.commands.written import check_same, delete_source, summary, write_coded
+from pixzip.commands.written import ForeignModel, check_same, delete_source, how_coded, summary, write_coded
 from pixzip.errors import UsageError
 from pixzip.tree import Tally
 
 if TYPE_CHECKING:
     from pixzip.batch import Room
+    from pixzip.image import Picture
 
 
 @click.command(epilog=EXIT_CODES)
 @files_argument
-@click.option("-o", "--output", help="File or existing folder; - for standard output. Default: FILE with suffix .pxz.")
-@click.option("--model", default="default", show_default=True, help="Name of a shipped model, or a model file.")
+@click.option(
+    "-o",
+    "--output",
+    shell_complete=completed_files,
+    help="File or existing folder; - for standard output. Default: FILE with suffix .pxz.",
+)
+@click.option(
+    "--model",
+    default="default",
+    show_default=True,
+    shell_complete=completed_files,
+    help="Name of a shipped or added model, or a model file.",
+)
 @coding_options
 @max_memory_option
 @click.option("--tile", type=click.IntRange(1, 65535), default=1024, show_default=True, help="Side of a tile, pixels.")
@@ -48,9 +67,12 @@ if TYPE_CHECKING:
 @click.option("--verify/--no-verify", default=True, help="Decode the written file and compare it with the input.")
 @click.option("--keep/--delete", default=True, help="Keep the input, or delete it once the output is verified.")
 @click.option("--pack", is_flag=True, help="All pictures, equal in size and mode, into the one file OUTPUT.")
+@times_option
+@writing_option
 @tree_options
 @force_option
 @quiet_option
+@verbose_option
 @click.pass_obj
 def compress(
     stop: Stop,
@@ -62,7 +84,9 @@ def compress(
     recursive: bool,
     dry_run: bool,
     as_json: bool,
+    manifest: str | None,
     quiet: bool,
+    verbose: bool,
     **options: Any,
 ) -> None:
     """Compress image files: FILE.png → FILE.pxz; of a folder, the image files in it, by their suffixes.
@@ -76,67 +100,106 @@ def compress(
     tree = asked_tree(files, output, recursive)
     suffixes = (*READABLE, *(LOSSY if settings.allow_jpeg else ()))
     found = found_files(files, suffixes, quiet=quiet, recursive=recursive)
+    streams = output == STREAM or STREAM in files
     if as_json and (output == STREAM or (output is None and STREAM in files)):
         raise UsageError("--json and -o - both write to standard output")
-    if not keep and (not settings.verify or output == STREAM or STREAM in files):
+    if not keep and (not settings.verify or streams):
         raise UsageError("--delete needs --verify, an input file and an output file")
-    if pack and (recursive or dry_run or as_json):
-        raise UsageError("--pack excludes -r, --dry-run and --json")
+    if streams and (settings.keep_times or manifest is not None):
+        raise UsageError("--keep-times and --manifest need an input file and an output file")
+    if pack and (recursive or dry_run or as_json or settings.keep_times or manifest is not None):
+        raise UsageError("--pack excludes -r, --dry-run, --json, --keep-times and --manifest")
     if pack:
-        pack_files(found, output, settings, stop, keep=keep, quiet=quiet)
+        pack_files(found, output, settings, stop, keep=keep, quiet=quiet, verbose=verbose)
         return
     if tree is None:
         check_output(found.names, output)
     outputs, room = Outputs(force=settings.force), room_for(settings, found)
-    tally = Tally("compress", len(found.names))
+    tally, foreign = Tally("compress", len(found.names)), ForeignModel(settings)
 
     def begin(file: str) -> Work:
         part = parts()
         target = target_of(file, output, PACKED) if tree is None else tree.target(file, PACKED)
         if target is not None and is_before(file, [target], tree, outputs, settings):
-            return lambda: _was_done(file, target, settings, room, meter, tally, keep=keep or dry_run)
+            done = partial(_was_done, file, target, run, keep=keep or dry_run)
+            return lambda: done() or (f"{shown_name(file)}: done before" if verbose else None)
         if target is not None:
             prepare(file, target, tree, outputs, dry_run=dry_run)
 
         def work() -> str | None:
-            source_bytes, coded_bytes = _compress(file, target, settings, room, meter, part)
+            from_s = time.monotonic()
+            source_bytes, coded = _compress(file, target, run, part)
             if not keep:
                 delete_source(Path(file))
-            tally.count(source_bytes, coded_bytes)
-            return None if quiet else summary(shown_name(file), target, source_bytes, coded_bytes)
+            tally.count(source_bytes, len(coded))
+            foreign.note(coded)
+            line = None if quiet else summary(shown_name(file), target, source_bytes, len(coded))
+            return f"{line}, {how_coded(coded)}, {time.monotonic() - from_s:.2f} s" if verbose else line
 
         return (lambda: f"{shown_name(file)} -> {target or 'standard output'}") if dry_run else work
 
-    with metered(label_of(found), stop, quiet=quiet) as meter, summed_up(tally, tree, as_json, quiet or dry_run):
-        parts = parts_of(len(found.names))
-        on_each(found, begin, room.side_by_side, meter)
+    with (
+        kept_manifest(None if dry_run else manifest, tree, outputs) as kept,
+        metered(label_of(found), stop, quiet=quiet) as meter,
+        summed_up(tally, tree, as_json, quiet or dry_run),
+    ):
+        run, parts = _Run(settings, room, meter, tally, kept), parts_of(len(found.names))
+        try:
+            on_each(found, begin, room.side_by_side, meter)
+        finally:
+            if not quiet:
+                foreign.warn()
 
 
-def _was_done(
-    file: str, target: Path, settings: Settings, room: Room, meter: Meter, tally: Tally, *, keep: bool
-) -> None:
-    """Count a file that was compressed before; delete it once its .pxz file is verified, where that is asked for."""
-    from pixzip.image import read_image
+@dataclass(frozen=True)
+class _Run:
+    """What the files of one command share."""
 
-    if not keep:
+    settings: Settings
+    room: Room
+    meter: Meter
+    tally: Tally
+    manifest: Manifest | None
+
+    def picture(self, source: bytes) -> Picture:
+        """The picture in an image file."""
+        from pixzip.image import read_image
+
+        return read_image(source, max_pixels=self.settings.max_pixels, allow_jpeg=self.settings.allow_jpeg)
+
+
+def _was_done(file: str, target: Path, run: _Run, *, keep: bool) -> None:
+    """Count a file that was compressed before, and see to its line in the manifest.
+
+    It is deleted once its .pxz file is verified, where that is asked for.
+    """
+    if not keep or run.manifest is not None:
         source, coded = read_input(file), read_input(str(target))
-        with settings.let_in(room, settings.need_to_compress([source]), meter.check) as share:
-            picture = read_image(source, max_pixels=settings.max_pixels, allow_jpeg=settings.allow_jpeg)
-            check_same(picture, share.decompress(coded, lambda fraction: meter.check()))
+        if not keep or (run.manifest is not None and not run.manifest.has(file, target, source, coded)):
+            with run.settings.let_in(run.room, run.settings.need_to_compress([source]), run.meter.check) as share:
+                picture = run.picture(source)
+                if keep:
+                    check_checksum(picture, coded)
+                else:
+                    check_same(picture, share.decompress(coded, lambda fraction: run.meter.check()))
+            if run.manifest is not None:
+                run.manifest.add(file, target, source, picture, coded)
+    if not keep:
         delete_source(Path(file))
-    tally.count(before=True)
+    run.tally.count(before=True)
 
 
-def _compress(
-    file: str, target: Path | None, settings: Settings, room: Room, meter: Meter, part: Part
-) -> tuple[int, int]:
-    """One file, to its target or standard output: (bytes of the image file, bytes of the .pxz file)."""
-    from pixzip.image import read_image
-
+def _compress(file: str, target: Path | None, run: _Run, part: Part) -> tuple[int, bytes]:
+    """One file, to its target or standard output, and to the manifest: (bytes of the image file, the .pxz file)."""
+    settings, meter = run.settings, run.meter
+    times = mtime_ns(file) if settings.keep_times else None  # before reading: what changes later is not passed over
     source = read_input(file)
-    with settings.let_in(room, settings.need_to_compress([source]), meter.check) as share:
-        picture = read_image(source, max_pixels=settings.max_pixels, allow_jpeg=settings.allow_jpeg)
+    with settings.let_in(run.room, settings.need_to_compress([source]), meter.check) as share:
+        picture = run.picture(source)
         half = (part[0] + part[1]) / 2 if settings.verify else part[1]
         coded = share.compress([picture], None, meter.part(part[0], half))
-        write_coded(coded, target, share, lambda data: share.decompress_all(data, meter.part(half, part[1])), [picture])
-    return len(source), len(coded)
+        decode = partial(share.decompress_all, progress=meter.part(half, part[1]))
+        write_coded(coded, target, share, decode, [picture], times)
+        if run.manifest is not None and target is not None:
+            run.manifest.add(file, target, source, picture, coded)
+    return len(source), coded

@@ -13,14 +13,25 @@ import click
 
 from pixzip.commands.arguments import STREAM, read_input, shown_name
 from pixzip.commands.each import on_one
-from pixzip.commands.options import EXIT_CODES, coding_options, force_option, option_group, quiet_option
+from pixzip.commands.options import (
+    EXIT_CODES,
+    coding_options,
+    completed_files,
+    force_option,
+    option_group,
+    quiet_option,
+)
 from pixzip.commands.outputs import Outputs, format_of
 from pixzip.commands.progress import Stop, metered
 from pixzip.errors import UsageError
 
 _drawing = option_group(
     click.option(
-        "-o", "--output", required=True, help="Image file, its suffix names the format; - for standard output (PNG)."
+        "-o",
+        "--output",
+        required=True,
+        shell_complete=completed_files,
+        help="Image file, its suffix names the format; - for standard output (PNG).",
     ),
     click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of random numbers."),
     click.option(
@@ -78,7 +89,7 @@ class _Drawing:
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("model")
+@click.argument("model", shell_complete=completed_files)
 @click.option("--count", type=click.IntRange(1), help="Pictures. Default: 16, or as rows and columns say.")
 @click.option("--rows", type=click.IntRange(1), help="Of the grid.")
 @click.option("--columns", type=click.IntRange(1), help="Of the grid. Default: as many as there are rows, or more.")
@@ -134,8 +145,8 @@ def _size(text: str) -> tuple[int, int]:
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("model")
-@click.argument("picture")
+@click.argument("model", shell_complete=completed_files)
+@click.argument("picture", shell_complete=completed_files)
 @click.option("--count", type=click.IntRange(1), default=3, show_default=True, help="Completions.")
 @click.option("--from-row", type=int, metavar="ROW", help="The first row that is drawn, counted from 0.")
 @click.option("--keep", type=click.IntRange(0, 99), metavar="PERCENT", help="Of the rows. Default: 50.")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pixzip.commands.options import EXIT_CODES
+from pixzip.commands.options import EXIT_CODES, completed_files
 from pixzip.commands.progress import Interrupted, Stop, metered
 from pixzip.errors import UsageError
 
@@ -99,8 +99,8 @@ def train(
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("model")
-@click.argument("source")
+@click.argument("model", shell_complete=completed_files)
+@click.argument("source", shell_complete=completed_files)
 @click.option("--limit", type=click.IntRange(1), help="Only so many pictures, the first by content hash.")
 @cache_option
 @device_option

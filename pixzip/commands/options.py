@@ -13,16 +13,31 @@ import click
 from pixzip.errors import UsageError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from pixzip.api import Salvaged
     from pixzip.batch import Room
     from pixzip.image import Picture
     from pixzip.memory import Need
 
-EXIT_CODES = """Exit codes: 0 all went well; 2 wrong usage, a file that cannot be read, an output that exists;
-3 not an image, or one that cannot be kept without loss; 4 damaged .pxz file; 5 decoded pixels differ;
-6 model not found; 7 damaged model; 8 over a limit, or out of memory; 9 output cannot be written;
-11 damaged .pxz file of which --salvage wrote what is left; 130 interrupted. With several files the others are still
-done, failures are listed at the end, and the code is that of the first."""
+EXIT_CODES = """Exit codes: 0 all went well; 1 a fault in pixzip itself; 2 wrong usage, a file that cannot be read, an
+output that exists; 3 not an image, or one that cannot be kept without loss; 4 damaged .pxz file; 5 decoded pixels
+differ; 6 model not found; 7 damaged model; 8 over a limit, or out of memory; 9 output cannot be written;
+10 training cannot go on; 11 damaged .pxz file of which --salvage wrote what is left; 12 a file is not as a manifest
+says; 130 interrupted, 143 by SIGTERM. With several files the others are still done, failures are listed at the end, and
+the code is that of the first."""
+#: (name, what it is for) of each variable that pixzip itself reads.
+ENVIRONMENT = (
+    (
+        "PIXZIP_MODELS",
+        "Folder of models that were added. Default: pixzip/models in the user's data folder, which is "
+        "$XDG_DATA_HOME, ~/.local/share, or on Windows %LOCALAPPDATA%.",
+    ),
+    ("PIXZIP_CACHE", "Folder of decoded training pictures. Default: pixzip in $XDG_CACHE_HOME or ~/.cache."),
+    ("NUMBA_CACHE_DIR", "Folder of compiled code. Default: beside pixzip's modules, or in the user's cache folder."),
+    ("NO_COLOR", "Honoured, in that pixzip writes no colours at all."),
+    ("TERM", "If it is dumb, no progress bar is drawn."),
+)
 
 _MAX_PIXELS = 64_000_000
 
@@ -43,6 +58,7 @@ class Settings:
     embed_model: bool = False
     allow_jpeg: bool = False
     verify: bool = True
+    keep_times: bool = False
 
     def __post_init__(self) -> None:
         if self.device == "cuda" and self.engine is not None:
@@ -127,11 +143,35 @@ def _bytes(context: click.Context, option: click.Parameter, value: str | None) -
     return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
 
 
-files_argument = click.argument("files", nargs=-1, required=True, metavar="FILE...")
+def completed_files(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Leave an argument to the shell's own completion of files."""
+    from click.shell_completion import CompletionItem
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
+    return [CompletionItem(incomplete, type="file")]
+
+
+files_argument = click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=completed_files)
+
+
+def _one_of_both(context: click.Context, option: click.Parameter, value: bool) -> bool:
+    if value and context.params.get("verbose" if option.name == "quiet" else "quiet"):
+        raise click.UsageError("--quiet and --verbose exclude each other")
+    return value
+
+
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, callback=_one_of_both, help="No progress bar, no summary, no warning."
+)
+
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, callback=_one_of_both, help="Of every file how it is coded, and seconds."
+)
+
+times_option = click.option("--keep-times", is_flag=True, help="Outputs get the modification time of their sources.")
 
 force_option = click.option("--force", is_flag=True, help="Overwrite outputs that exist.")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="A summary as JSON on standard output.")
 
 tree_options = option_group(
     click.option(
@@ -141,7 +181,7 @@ tree_options = option_group(
         help="FILE is one folder: all below it, to the same tree in the folder OUTPUT.",
     ),
     click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
-    click.option("--json", "as_json", is_flag=True, help="A summary as JSON on standard output."),
+    json_option,
 )
 
 coding_options = option_group(
@@ -175,5 +215,7 @@ max_memory_option = click.option(
 )
 
 decoding_model_option = click.option(
-    "--model", help="A model file to try before the one in the .pxz file and the shipped ones."
+    "--model",
+    shell_complete=completed_files,
+    help="A model file to try before the one in the .pxz file and the shipped and added ones.",
 )

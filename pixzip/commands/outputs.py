@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +21,7 @@ def target_of(file: str, output: str | None, suffix: str) -> Path | None:
         raise UsageError("not the name of a file") from None
     if output is None:
         return Path(file).parent / renamed
-    return Path(output) / renamed if Path(output).is_dir() else Path(output)
+    return Path(output) / renamed if os.path.isdir(output) else Path(output)
 
 
 def numbered(target: Path, count: int) -> list[Path]:
@@ -44,7 +46,7 @@ def check_output(files: Sequence[str], output: str | None) -> None:
         return
     if STREAM in files:
         raise UsageError("standard input must be the only file")
-    if output is not None and not Path(output).is_dir():
+    if output is not None and not os.path.isdir(output):
         raise UsageError(f"output {output} is not a folder, and there are {len(files)} files")
 
 
@@ -53,7 +55,7 @@ class Outputs:
 
     def __init__(self, *, force: bool) -> None:
         self._force = force
-        self._taken: dict[Path, str] = {}
+        self._taken: dict[str, dict[Path, str]] = {}
 
     def check(self, file: str, target: Path) -> None:
         """Raise UsageError or OutputError where a result for this file cannot go to this target."""
@@ -65,8 +67,20 @@ class Outputs:
             raise UsageError(f"output {target} is the input")
 
     def claim(self, file: str, target: Path) -> None:
-        """Raise UsageError where another file has this target."""
-        place = target.resolve()
-        if place in self._taken:
-            raise UsageError(f"output {target} is also that of {self._taken[place]}")
-        self._taken[place] = file
+        """Raise UsageError where another file has this target: in other letters, too, if the disk takes them as one."""
+        from pixzip.files import same_file_name
+
+        place = Path(os.path.realpath(target))
+        alike = self._taken.setdefault(unicodedata.normalize("NFC", str(place)).casefold(), {})
+        for other, owner in alike.items():
+            if other == place or same_file_name(other, place):
+                raise UsageError(f"output {target} is also that of {owner}")
+        alike[place] = file
+
+
+def mtime_ns(file: str) -> int:
+    """When a source was last modified, nanoseconds since 1970. Raises UsageError."""
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}") from None

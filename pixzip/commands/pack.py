@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,16 +14,18 @@ from pixzip.commands.each import label_of
 from pixzip.commands.options import Settings
 from pixzip.commands.outputs import Outputs
 from pixzip.commands.progress import Stop, metered
-from pixzip.commands.written import delete_source, summary, write_coded
+from pixzip.commands.written import ForeignModel, delete_source, how_coded, summary, write_coded
 from pixzip.errors import LimitError, PixzipError, UsageError
 
 if TYPE_CHECKING:
     from pixzip.image import Picture
 
 
-def pack_files(files: Files, output: str | None, settings: Settings, stop: Stop, *, keep: bool, quiet: bool) -> None:
+def pack_files(
+    files: Files, output: str | None, settings: Settings, stop: Stop, *, keep: bool, quiet: bool, verbose: bool
+) -> None:
     """All pictures into one file, which either gets them all or is not written."""
-    if output is None or (output != STREAM and Path(output).is_dir()):
+    if output is None or (output != STREAM and os.path.isdir(output)):
         raise UsageError("--pack needs -o and the name of the one file to write")
     for folder, fault in files.faults.items():
         raise UsageError(f"{shown_name(folder)}: {fault}")
@@ -31,7 +34,7 @@ def pack_files(files: Files, output: str | None, settings: Settings, stop: Stop,
         outputs = Outputs(force=settings.force)
         outputs.check(STREAM, target)
         for file in files.names:
-            if file != STREAM and target.exists() and Path(file).exists() and target.samefile(file):
+            if file != STREAM and target.exists() and os.path.exists(file) and target.samefile(file):
                 raise UsageError(f"output {target} is the input {shown_name(file)}")
     names = _distinct(files.names)
     pictures, source_bytes = _read_alike(files.names, settings)
@@ -43,7 +46,11 @@ def pack_files(files: Files, output: str | None, settings: Settings, stop: Stop,
         for file in files.names:
             delete_source(Path(file))
     if not quiet:
-        click.echo(summary(f"{len(pictures)} pictures", target, source_bytes, len(coded)), err=True)
+        line = summary(f"{len(pictures)} pictures", target, source_bytes, len(coded))
+        click.echo(f"{line}, {how_coded(coded)}" if verbose else line, err=True)
+        foreign = ForeignModel(settings)
+        foreign.note(coded)
+        foreign.warn()
 
 
 def _distinct(files: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -61,7 +62,7 @@ class Meter:
 
     def __init__(self, label: str, stop: Stop, *, quiet: bool) -> None:
         self._label, self._stop = label, stop
-        self._shown = not quiet and sys.stderr.isatty()
+        self._shown = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._from = time.monotonic() + QUIET_S
         self._bar: Any = None
         self._lock = threading.Lock()

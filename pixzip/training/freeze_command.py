@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pixzip.commands.learning import learning_half
+from pixzip.commands.options import EXIT_CODES, completed_files
 from pixzip.commands.progress import Stop, metered
 from pixzip.errors import TrainingError
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from pixzip.training.checkpoint import Run
 
 
-@click.command()
-@click.argument("checkpoint")
+@click.command(epilog=EXIT_CODES)
+@click.argument("checkpoint", shell_complete=completed_files)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file.")
 @click.option("--validation", help="Pictures to measure on: a folder, or DATASET/PART:PLACE. Default: the run's.")
 @click.option("--data", help="Pictures to choose scales by where the run has not yet. Default: the run's.")
