@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +162,86 @@ def test_interrupted_run_leaves_no_manifest_and_the_next_a_whole_one(
     assert tree(album) == [".hidden/d.png", *([] if delete else ["a.png", "x/b.png"]), "x/notes.md"] + (
         [] if delete else ["x/y/c.png"]
     )
+
+
+def test_without_its_part_a_manifest_would_lose_lines_of_deleted_sources(
+    run: Run, album: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ("compress", "-r", album, "-o", tmp_path / "packed", "--manifest", tmp_path / "m", *by(model), "--delete")
+
+    def interrupted(path: Path, data: bytes) -> None:
+        if b"x/b" in data:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pixzip.files.append_durably", interrupted)
+        assert run(*line).code == 143
+    assert run(*line).code == 0
+    assert list(lines(tmp_path / "m")) == ["x/b.pxz", "x/y/c.pxz"]
+
+
+#: Runs the command in children that kill themselves at their n-th step of writing, n = 0, 1, ... to the end; after each
+#: one that is left alone.
+KILLED = """if True:
+    import os, shutil, signal, sys
+    from itertools import count
+    from pathlib import Path
+    from pixzip import cli
+    place, model = Path(sys.argv[1]), sys.argv[2]
+    os.cpu_count = lambda: 1
+
+    def compress(folder):
+        manifest = str(folder / "packed.jsonl")
+        words = ["compress", "-r", str(folder / "album"), "-o", str(folder / "packed"), "--manifest", manifest]
+        return cli.main([*words, "--delete", "-q", "--model", model])
+
+    class Step:
+        number, wanted = 0, None
+
+    def stepwise(function):
+        def step(*arguments):
+            if Step.number == Step.wanted:
+                os.kill(os.getpid(), signal.SIGKILL)
+            Step.number += 1
+            function(*arguments)
+        return step
+
+    def run_child(wanted, folder):
+        Step.wanted = wanted
+        child = os.fork()
+        if not child:
+            os._exit(compress(folder))
+        return os.waitpid(child, 0)[1]
+
+    shutil.copytree(place / "template", place / "whole")
+    assert compress(place / "whole") == 0  # loads all there is: forked children need no threads of their own
+    os.fsync, os.link, os.unlink, os.replace = map(stepwise, (os.fsync, os.link, os.unlink, os.replace))
+    for wanted in count():
+        folder = place / f"killed-{wanted}"
+        shutil.copytree(place / "template", folder)
+        if not os.WIFSIGNALED(run_child(wanted, folder)):
+            break
+        run_child(None, folder)
+"""
+
+
+def test_manifest_is_whole_at_whatever_step_a_command_was_killed(album: Path, model: Path, tmp_path: Path) -> None:
+    album.rename(tmp_path / "was")
+    (tmp_path / "template" / "album").mkdir(parents=True)
+    for i in range(2):
+        (tmp_path / "template" / "album" / f"{i}.png").write_bytes((tmp_path / "was" / "a.png").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), str(model)], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    folders = [tmp_path / "whole", *tmp_path.glob("killed-*")]
+    # fsync, link, fsync of the folder, unlink; two of the line's file and folder; unlink of the source: 7 a picture.
+    # Then fsync, replace, fsync of the folder, two unlinks. One was left alone.
+    assert len(folders) == 1 + 7 * 2 + 5 + 1
+    for folder in folders:
+        assert tree(folder / "packed")[-2:] == ["0.pxz", "1.pxz"]  # there may be a hidden temporary file before them
+        assert (folder / "packed.jsonl").read_bytes() == (tmp_path / "whole" / "packed.jsonl").read_bytes()
+        assert not (folder / "packed.jsonl.part").exists() and tree(folder / "album") == []
 
 
 def test_manifest_of_results_that_were_there_before_is_the_same(
