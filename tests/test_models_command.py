@@ -55,6 +55,13 @@ def test_added_model_is_named_listed_and_decodes(
     assert listed[-1]["sha256"] == hashlib.sha256(model_bytes).hexdigest() and listed[-1]["bytes"] == len(model_bytes)
 
 
+def test_long_names_stay_apart_from_the_digest(run: Run, folder: Path, model: Path, model_bytes: bytes) -> None:
+    assert run("models", "--add", model, "--name", "a-name-of-some-length").out.split()[:2] == [
+        "a-name-of-some-length",
+        short(model_bytes),
+    ]
+
+
 def test_same_model_is_added_once(run: Run, folder: Path, model: Path) -> None:
     first = run("models", "--add", model)
     again = run("models", "--add", model, "--name", "other-name")

@@ -1,7 +1,7 @@
 """The commands of `pixzip`: a module each, above what they share.
 
     compress  pack      decompress  salvage   info  verify  models  draw (sample, complete)  learning (train, evaluate)
-    written   trees                           .pxz files checked as they are written; -r
+    written   trees     manifest              .pxz files checked as they are written; -r; --manifest
     each      outputs                         the work on every file; where its results go
     options   arguments progress              settings; files named; bars and signals
 

@@ -32,7 +32,7 @@ def models(file: str | None, name: str | None, as_json: bool) -> None:
     def line(model: ModelInfo, ships: bool) -> str:
         digest = model.digest[:DIGEST_BYTES].hex()
         if not as_json:
-            return f"{model.name:<12}{digest}  {model.size_bytes:>9}  {model.path}"
+            return f"{model.name:<11} {digest}  {model.size_bytes:>9}  {model.path}"
         named = {"name": model.name, "digest": digest, "sha256": model.digest.hex()}
         return json.dumps(named | {"bytes": model.size_bytes, "file": str(model.path), "ships": ships})
 
