@@ -280,6 +280,12 @@ def test_files_that_fail_have_no_line_and_new_ones_are_added(
     assert list(lines(tmp_path / "m.jsonl")) == ["a.pxz", "x/b.pxz", "x/y/c.pxz"]
 
 
+def test_command_that_does_nothing_writes_no_manifest(run: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    assert run("compress", tmp_path / "a.png", "--manifest", tmp_path / "m", *by(model)).code == 3
+    assert tree(tmp_path) == ["a.png"]
+
+
 def test_full_disk_spares_the_old_manifest(
     run: Run, album: Path, packed: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,9 +70,11 @@ class Manifest:
         return known is not None and known == self._record(file, target, source, known.pixels_sha256, coded)
 
     def write(self) -> None:
-        """Give the manifest its place. Raises OutputError."""
+        """Give the manifest its place, if it has a line. Raises OutputError."""
         from pixzip.files import staged
 
+        if not self._records:
+            return
         with staged(self._path, write_manifest(self._records.values()), force=True):
             pass
         try:
