@@ -5,6 +5,6 @@
     each      outputs                         the work on every file; where its results go
     options   arguments progress              settings; files named; bars and signals
 
-compress imports pack, decompress salvage; otherwise a module imports from the lines below its own only. `bench` and `freeze` stand beside what they
-run, in pixzip/benchmark and pixzip/training. pixzip/cli.py puts all of them together.
+compress imports pack, decompress salvage; otherwise a module imports from the lines below its own only. `bench` and
+`freeze` stand beside what they run, in pixzip/benchmark and pixzip/training. pixzip/cli.py puts all of them together.
 """
