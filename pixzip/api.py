@@ -22,7 +22,7 @@ from pixzip.container import Coding, Container, Header, read_container, write_co
 from pixzip.errors import FormatError, ImageError, LimitError, ModelNotFoundError, PixelChecksumError, UsageError
 from pixzip.image import Picture, claimed_shape, from_array, from_pil, read_image
 from pixzip.memory import Extent, Need, and_writing, compressing, decompressing
-from pixzip.model_file import Model, find_model, load_model, models_folder, shipped_models
+from pixzip.model_file import Model, added_folder, added_models, find_model, load_model, models_folder, shipped_models
 from pixzip.names import KEY as NAMES
 from pixzip.names import pack_names, unpack_names
 from pixzip.remains import Lost, areas, find_remains
@@ -456,7 +456,7 @@ def _model_of(c: Container, wanted: str | Path | None) -> Model:
     try:
         return find_model(digest)
     except ModelNotFoundError:
-        looked.append(str(models_folder()))
+        looked += [str(models_folder()), str(added_folder())]
     where = ", ".join(["the file itself", *looked])
     raise ModelNotFoundError(f"no model with digest {digest.hex()}; looked in {where}; --model names another file")
 
@@ -558,7 +558,7 @@ class Info:
     planes: int  # of a picture, alpha too
     coding: str  # "model", "PNG" or "WebP"
     model_digest: str  # hexadecimal; empty where no model is needed
-    model_name: str | None  # the shipped model with this digest
+    model_name: str | None  # the shipped or added model with this digest
     model_embedded_bytes: int
     tile: int
     lanes: int
@@ -591,7 +591,7 @@ def inspect(data: bytes) -> Info:
         planes=len(h.mode),
         coding="model" if c.stored is None else {pxz.PNG: "PNG", pxz.WEBP: "WebP"}[c.stored[0]],
         model_digest=h.model_digest.hex() if coded else "",
-        model_name=_shipped_name(h.model_digest) if coded else None,
+        model_name=_known_name(h.model_digest) if coded else None,
         model_embedded_bytes=len(c.model or b""),
         tile=h.tile,
         lanes=h.lanes,
@@ -605,5 +605,5 @@ def inspect(data: bytes) -> Info:
     )
 
 
-def _shipped_name(digest: bytes) -> str | None:
-    return next((info.name for info in shipped_models() if info.digest.startswith(digest)), None)
+def _known_name(digest: bytes) -> str | None:
+    return next((info.name for info in [*shipped_models(), *added_models()] if info.digest.startswith(digest)), None)

@@ -67,6 +67,12 @@ class TrainingDataError(TrainingError):
     """The training or validation pictures are unusable."""
 
 
+class ManifestError(PixzipError):
+    """A file is not what a manifest says of it, or one of them has no place in the other."""
+
+    exit_code = 12
+
+
 class SalvageError(PixzipError):
     """Of a damaged file only a part could be given back; it was."""
 

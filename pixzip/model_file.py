@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ ARITHMETIC = 2
 FORMAT = "pixzip-model"
 #: A model file may not be larger.
 MAX_BYTES = 64 << 20
+SUFFIX = ".safetensors"
 #: Largest width of any layer; bounds buffers before they are allocated.
 MAX_WIDTH = 1024
 MAX_BLOCKS = 64
@@ -126,7 +128,7 @@ class Model:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One model that ships with pixzip."""
+    """One model that ships with pixzip, or that the user added."""
 
     name: str
     digest: bytes
@@ -310,7 +312,31 @@ def models_folder() -> Path:
 
 def shipped_models() -> list[ModelInfo]:
     """All models that came with pixzip, by name."""
-    return [_shipped(path, _stamp(path)) for path in sorted(models_folder().glob("*.safetensors"))]
+    return _models_in(models_folder())
+
+
+def added_folder() -> Path:
+    """Where `pixzip models --add` puts models: $PIXZIP_MODELS, or pixzip/models in the user's data folder."""
+    if chosen := os.environ.get("PIXZIP_MODELS"):
+        return Path(chosen)
+    windows = os.environ.get("LOCALAPPDATA") if os.name == "nt" else None
+    data = os.environ.get("XDG_DATA_HOME") or windows or os.path.expanduser("~/.local/share")
+    return Path(data) / "pixzip" / "models"
+
+
+def added_models() -> list[ModelInfo]:
+    """All models that the user added, by name. Raises ModelError for a file that cannot be read."""
+    return _models_in(added_folder())
+
+
+def _models_in(folder: Path) -> list[ModelInfo]:
+    found = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            found.append(_info(path, _stamp(path)))
+        except OSError as error:
+            raise ModelError(f"model {path}: cannot be read: {error.strerror}") from None
+    return found
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -320,7 +346,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=64)
-def _shipped(path: Path, stamp: tuple[int, ...]) -> ModelInfo:
+def _info(path: Path, stamp: tuple[int, ...]) -> ModelInfo:
     data = path.read_bytes()
     return ModelInfo(path.stem, hashlib.sha256(data).digest(), len(data), path)
 
@@ -337,25 +363,23 @@ def _read(path: Path, name: str, stamp: tuple[int, ...]) -> Model:
 
 
 def find_model(wanted: str | bytes | Path) -> Model:
-    """A model by shipped name, by path, or by (the first bytes of) its digest; the same object until its file changes.
+    """A model by its name, by path, or by (the first bytes of) its digest; the same object until its file changes.
+
+    Shipped models come before those that the user added, and both before files.
 
     Raises ModelNotFoundError, naming what was wanted and where it was looked for.
     """
-    shipped = shipped_models()
-    if isinstance(wanted, bytes):
-        for info in shipped:
-            if info.digest.startswith(wanted):
+    for models in (shipped_models, added_models):  # one after the other: mostly, the shipped ones are enough
+        for info in models():
+            if info.digest.startswith(wanted) if isinstance(wanted, bytes) else info.name == str(wanted):
                 return _read_once(info.path, info.name)
-        raise ModelNotFoundError(
-            f"no model with digest {wanted.hex()} in {models_folder()}; give the model file with --model"
-        )
-    for info in shipped:
-        if info.name == str(wanted):
-            return _read_once(info.path, info.name)
+    if isinstance(wanted, bytes):
+        places = f"{models_folder()} and {added_folder()}"
+        raise ModelNotFoundError(f"no model with digest {wanted.hex()} in {places}; give the model file with --model")
     path = Path(wanted)
-    if not path.is_file():
-        names = ", ".join(info.name for info in shipped) or "none"
-        raise ModelNotFoundError(f"no model named {wanted} (shipped: {names}) and no such file")
+    if not os.path.isfile(path):
+        names = ", ".join(info.name for info in [*shipped_models(), *added_models()]) or "none"
+        raise ModelNotFoundError(f"no model named {wanted} (there are: {names}) and no such file")
     if path.stat().st_size > MAX_BYTES:
         raise ModelError(f"model {path}: file of {path.stat().st_size} bytes, allowed {MAX_BYTES}")
     return _read_once(path, path.stem)

@@ -46,9 +46,9 @@ class Tree:
 
 def tree_of(arguments: Sequence[str], output: str | None) -> Tree:
     """The tree that -r means. Raises UsageError for anything but one folder."""
-    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+    if len(arguments) != 1 or not os.path.isdir(arguments[0]):
         raise UsageError("-r takes one folder")
-    if output == "-" or (output is not None and Path(output).exists() and not Path(output).is_dir()):
+    if output == "-" or (output is not None and os.path.exists(output) and not os.path.isdir(output)):
         raise UsageError(f"-r needs a folder as output, not {output}")
     return Tree(Path(arguments[0]), Path(output or arguments[0]))
 

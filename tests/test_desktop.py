@@ -13,9 +13,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from click.shell_completion import get_completion_class
 
 import pixzip
 import pixzip.pillow
+from pixzip.cli import commands
 from pixzip.container import MAGIC
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -41,6 +43,60 @@ def test_completion_knows_commands_and_options() -> None:
     environment |= {"COMP_WORDS": "pixzip decompress --sal", "COMP_CWORD": "2"}
     done = subprocess.run([sys.executable, "-m", "pixzip"], env=environment, capture_output=True, text=True)
     assert "--salvage" in done.stdout.split("\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "current"),
+    [
+        ("compress ph", "ph"),
+        ("decompress ph", "ph"),
+        ("verify ph", "ph"),
+        ("info ph", "ph"),
+        ("compress x.png -o ph", "ph"),
+        ("compress x.png --model ph", "ph"),
+        ("compress x.png --manifest ph", "ph"),
+        ("verify x.pxz --manifest ph", "ph"),
+        ("models --add ph", "ph"),
+        ("sample ph", "ph"),
+        ("complete default ph", "ph"),
+        ("evaluate ph", "ph"),
+        ("freeze ph", "ph"),
+        ("bench ph", "ph"),
+        ("train --config ph", "ph"),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_leaves_names_of_files_to_the_shell(
+    shell: str, words: str, current: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"pixzip {words}"
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", current if shell == "fish" else str(len(line.split()) - 1))
+    completion = get_completion_class(shell)
+    assert completion is not None
+    found = completion(commands(), {}, "pixzip", "_PIXZIP_COMPLETE").complete().replace("\n", ",")
+    assert found.startswith({"bash": f"file,{current}", "zsh": f"file,{current}", "fish": f"file,{current}"}[shell])
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_names_of_files_by_its_own_means(tmp_path: Path) -> None:
+    """The line of README.md for ~/.bashrc, then what bash does at a tab."""
+    script = tmp_path / "pixzip"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m pixzip "$@"\n')
+    script.chmod(0o755)
+    tab = """
+        eval "$(_PIXZIP_COMPLETE=bash_source pixzip)"
+        compopt() { printf '%s ' compopt "$@"; }
+        COMP_WORDS=(pixzip $1) COMP_CWORD=$2
+        _pixzip_completion pixzip
+        echo "${COMPREPLY[*]}"
+    """
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(Path(pixzip.__file__).parents[1])}
+    for words, said in (("compress ph", "compopt -o default"), ("decompress --sal", "--salvage"), ("comp", "compress")):
+        line = ["bash", "-c", tab, "bash", words, str(len(words.split()))]
+        done = subprocess.run(line, env=environment, capture_output=True, text=True)
+        assert said in done.stdout, done.stderr
 
 
 def test_magic_and_type_are_those_of_the_format() -> None:

@@ -26,6 +26,7 @@ from PIL import Image
 
 import pixzip
 from pixzip import cli
+from pixzip.manifest import Record, pixels_sha256, sha256, write_manifest
 from pixzip.model_file import write_model
 
 if sys.version_info >= (3, 11):
@@ -261,6 +262,10 @@ def stages(sized: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     for folder in ("coded", "packed/inner"):
         (packed / folder).mkdir(parents=True)
         shutil.copy(packed / "photo.pxz", packed / folder / "photo.pxz")
+    coded, pixels = (packed / "photo.pxz").read_bytes(), pixels_sha256(pixzip.from_pil(photo(len("photo"))))
+    record = Record("inner/photo.png", sha256(b""), pixels, "inner/photo.pxz", sha256(coded))
+    (packed / "packed.jsonl").write_bytes(write_manifest([record]))
+    shutil.copy(sized, packed / "mine.safetensors")
     (images / "coded").mkdir()
     damaged = bytearray(pixzip.compress(photo(), tile=16, threads=1, model=sized))
     damaged[-9] ^= 1

@@ -73,7 +73,7 @@ KILLED = """if True:
             os.fsync(file.fileno())
 
     @contextmanager
-    def direct(target, data, *, force):
+    def direct(target, data, *, force, mtime_ns=None):
         write(target, data)
         yield target
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pixzip.commands.options import EXIT_CODES, completed_files
 from pixzip.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 _PEERS = ("png", "webp", "jp2", "avif", "jxl-e7", "jxl-e9")
 
 
-@click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.command(epilog=EXIT_CODES)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", shell_complete=completed_files)
 @click.option(
     "--model",
     "models",
     multiple=True,
+    shell_complete=completed_files,
     help="A shipped model's name or a model file; may be given again. Default: default.",
 )
 @click.option(

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pixzip.commands.learning import learning_half
+from pixzip.commands.options import EXIT_CODES, completed_files
+from pixzip.commands.progress import Stop, metered
+
 if TYPE_CHECKING:
     from pixzip.data.cache import Pictures
     from pixzip.data.settings import DataSettings
     from pixzip.training.checkpoint import Run
 
 
-@click.command()
-@click.argument("checkpoint")
+@click.command(epilog=EXIT_CODES)
+@click.argument("checkpoint", shell_complete=completed_files)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file.")
 @click.option("--validation", help="Pictures to measure on: a folder, or DATASET/PART:PLACE. Default: the run's.")
 @click.option("--data", help="Pictures to choose scales by where the run has not yet. Default: the run's.")
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Overwrite the model file if it exists.")
 @click.pass_obj
 def freeze(
-    stop: Any,
+    stop: Stop,
     /,
     checkpoint: str,
     output: Path,
@@ -47,10 +51,9 @@ def freeze(
     weights are exported where the run keeps an average. A run with a second phase is frozen with its own exponents,
     one without on crops of its training pictures.
     """
-    from pixzip.cli import _learning, _meter
     from pixzip.files import check_target, staged
 
-    with _learning():
+    with learning_half():
         import torch
 
         from pixzip.data.cache import default_cache
@@ -61,7 +64,7 @@ def freeze(
     run = load_run(read_checkpoint(Path(checkpoint)), checkpoint)
     sources = _Sources.of(run, data, validation, cache or default_cache(), lambda line: click.echo(line, err=True))
     model = _model(run, sources)
-    with _meter("measuring", stop, quiet=False) as shown:
+    with metered("measuring", stop, quiet=False) as shown:
         lines = [*_bits(run, model, checkpoint, sources, limit, shown.part(0, 1)), *_clipped(run, sources)]
     with staged(output, model, force=force):
         pass

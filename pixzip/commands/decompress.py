@@ -1,0 +1,182 @@
+"""`pixzip decompress`: .pxz files → image files."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pixzip.commands.arguments import PACKED, STREAM, found_files, read_input, shown_name
+from pixzip.commands.each import Work, label_of, on_each, parts_of, room_for
+from pixzip.commands.options import (
+    EXIT_CODES,
+    Settings,
+    coding_options,
+    completed_files,
+    decoding_model_option,
+    files_argument,
+    force_option,
+    max_memory_option,
+    quiet_option,
+    times_option,
+    tree_options,
+    verbose_option,
+)
+from pixzip.commands.outputs import Outputs, check_output, format_of, mtime_ns, numbered, target_of
+from pixzip.commands.progress import Stop, metered
+from pixzip.commands.salvage import Damaged, salvage_file
+from pixzip.commands.trees import asked_tree, is_before, prepare, summed_up
+from pixzip.commands.written import how_coded
+from pixzip.errors import LimitError, UsageError
+from pixzip.tree import Tally, make_folder
+
+#: A small file may say that it holds millions of pictures of a pixel.
+_MOST_TARGETS = 100_000
+
+
+@click.command(epilog=EXIT_CODES)
+@files_argument
+@click.option(
+    "-o",
+    "--output",
+    shell_complete=completed_files,
+    help="File or existing folder; - for standard output. Default: FILE with suffix .png.",
+)
+@decoding_model_option
+@click.option("--salvage", is_flag=True, help="Of damaged files write what is left; say what is lost; exit code 11.")
+@times_option
+@tree_options
+@coding_options
+@max_memory_option
+@force_option
+@quiet_option
+@verbose_option
+@click.pass_obj
+def decompress(
+    stop: Stop,
+    /,
+    files: tuple[str, ...],
+    output: str | None,
+    salvage: bool,
+    recursive: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Decompress .pxz files: FILE.pxz → FILE.png; of a folder, all .pxz files in it.
+
+    The output's suffix names its format: .png, .webp, .tif, .bmp, .ppm. PNG holds every picture with all its metadata;
+    the others are refused where they cannot hold the pixels. Lossy formats are refused. The pictures of a file that
+    holds several get the names they had, or with -o NAME.png NAME-0001.png and so on.
+    """
+    tree = asked_tree(files, output, recursive)
+    found = found_files(files, (PACKED,), recursive=recursive)
+    if tree is None:
+        check_output(found.names, output)
+    if salvage and dry_run:
+        raise UsageError("--salvage excludes --dry-run")
+    if as_json and (output == STREAM or (output is None and STREAM in files)):
+        raise UsageError("--json and -o - both write to standard output")
+    settings = Settings(**options)
+    if settings.keep_times and (output == STREAM or STREAM in files):
+        raise UsageError("--keep-times needs an input file and an output file")
+    outputs, room = Outputs(force=settings.force), room_for(settings, found)
+    tally = Tally("decompress", len(found.names))
+
+    def passed_over(file: str) -> str | None:
+        tally.count(before=True)
+        return f"{shown_name(file)}: done before" if verbose else None
+
+    def begin(file: str) -> Work:
+        part = parts()
+        target = target_of(file, output, ".png") if tree is None else tree.target(file, ".png")
+        image_format = "PNG" if target is None else format_of(target)
+        if target is not None and is_before(file, [target], tree, outputs, settings):
+            return partial(passed_over, file)
+        times = mtime_ns(file) if settings.keep_times else None
+        data = read_input(file)
+        if salvage:
+            if tree is not None and target is not None:
+                make_folder(target.parent)
+            found = Damaged(file, data, times, part)
+            return lambda: salvage_file(found, target, image_format, settings, outputs, meter, tally)
+        need = settings.need_to_decompress(data, image_format)
+        targets = _targets(data, target, named=tree is not None or output is None or os.path.isdir(output))
+        if targets is not None and is_before(file, targets, tree, outputs, settings):
+            return partial(passed_over, file)
+        for target in targets or ():
+            prepare(file, target, tree, outputs, dry_run=dry_run)
+        if dry_run:
+            shown = ["standard output"] if targets is None else list(map(str, targets))
+            return lambda: "\n".join(f"{shown_name(file)} -> {each}" for each in shown)
+
+        def work() -> str | None:
+            from_s = time.monotonic()
+            with settings.let_in(room, need, meter.check) as share:
+                written_bytes = _decompress(data, targets, image_format, share, meter.part(*part), times)
+            tally.count(len(data), written_bytes)
+            if not verbose:
+                return None
+            to = "standard output" if targets is None else ", ".join(map(str, targets))
+            sizes = f"{len(data)} -> {written_bytes} bytes"
+            return f"{shown_name(file)} -> {to}: {sizes}, {how_coded(data)}, {time.monotonic() - from_s:.2f} s"
+
+        return work
+
+    with metered(label_of(found), stop, quiet=quiet) as meter, summed_up(tally, tree, as_json, quiet or dry_run):
+        parts = parts_of(len(found.names))
+        on_each(found, begin, 1 if salvage else room.side_by_side, meter)
+
+
+def _targets(data: bytes, target: Path | None, *, named: bool) -> list[Path] | None:
+    """Where the pictures in a file within the limit of pixels go; None: to standard output.
+
+    named: under the names in the file, if there are any, and otherwise numbers.
+    """
+    from pixzip.api import picture_names
+    from pixzip.container import read_header
+
+    count = read_header(data).pictures
+    if count == 1:
+        return None if target is None else [target]
+    if target is None:
+        raise UsageError(f"the file holds {count} pictures: standard output takes one, -o a folder or NAME.png")
+    if count > _MOST_TARGETS:
+        raise LimitError(f"the file holds {count} pictures: no more than {_MOST_TARGETS} are written as files")
+    names = picture_names(data) if named else ()
+    if names:
+        return [target.with_name(name).with_suffix(target.suffix) for name in names]
+    return numbered(target, count)
+
+
+def _decompress(
+    data: bytes,
+    targets: Sequence[Path] | None,
+    image_format: str,
+    settings: Settings,
+    progress: Callable[[float], None],
+    mtime_ns: int | None,
+) -> int:
+    """The pictures of one file, to their targets, all or none, or the only one to standard output; bytes written."""
+    from pixzip.files import staged, write_stdout
+    from pixzip.image import write_image
+
+    if targets is None:
+        image = write_image(settings.decompress(data, progress), image_format)
+        write_stdout(image, force=settings.force)
+        return len(image)
+    written_bytes = 0
+    with ExitStack() as written:
+        for target, picture in zip(targets, settings.decompress_all(data, progress), strict=True):
+            image = write_image(picture, image_format)
+            written.enter_context(staged(target, image, force=settings.force, mtime_ns=mtime_ns))
+            written_bytes += len(image)
+    return written_bytes

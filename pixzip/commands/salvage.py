@@ -1,0 +1,64 @@
+"""`pixzip decompress --salvage`: what is left of a damaged .pxz file → image files, what is lost → lines."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixzip.commands.arguments import complain, shown_name
+from pixzip.commands.each import Part
+from pixzip.commands.options import Settings
+from pixzip.commands.outputs import Outputs, numbered
+from pixzip.commands.progress import Meter
+from pixzip.errors import SalvageError, UsageError
+from pixzip.tree import Tally
+
+#: Lines about one file's lost tiles.
+_MOST_LINES = 100
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A .pxz file as it is, the modification time for its pictures, if not now, and its part of the progress."""
+
+    file: str
+    data: bytes
+    mtime_ns: int | None
+    part: Part
+
+
+def salvage_file(
+    damaged: Damaged,
+    target: Path | None,
+    image_format: str,
+    settings: Settings,
+    outputs: Outputs,
+    meter: Meter,
+    tally: Tally,
+) -> None:
+    """What is left of a file to its targets. Raises SalvageError, after writing, where that is not all."""
+    from pixzip.files import staged, write_stdout
+    from pixzip.image import write_image
+
+    found = settings.salvage(damaged.data, meter.part(*damaged.part))
+    many = len(found.pictures) > 1
+    if many and target is None:
+        raise UsageError(f"the file holds {len(found.pictures)} pictures: standard output takes one")
+    targets = [] if target is None else numbered(target, len(found.pictures)) if many else [target]
+    for each in targets:
+        outputs.check(damaged.file, each)
+    with ExitStack() as written:
+        for each, picture in zip(targets, found.pictures, strict=False):
+            image = write_image(picture, image_format)
+            written.enter_context(staged(each, image, force=settings.force, mtime_ns=damaged.mtime_ns))
+    if target is None:
+        write_stdout(write_image(found.pictures[0], image_format), force=settings.force)
+    if found.whole:
+        tally.count(len(damaged.data))
+        return
+    meter.clear()
+    damage = [*found.faults, *(f"lost {area}" for area in found.lost)]
+    for line in damage[:_MOST_LINES]:
+        complain(shown_name(damaged.file), line)
+    raise SalvageError(f"what is left is written; {len(found.lost)} tiles are lost, other faults: {len(found.faults)}")
