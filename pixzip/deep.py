@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pixzip.deep_kernels import INVERSE_SCALES, LOGISTIC, VALUES, Stream, code_ranks, code_values, new_memory
 from pixzip.entropy import number_bytes, read_lane, read_number, words_of
 from pixzip.errors import FormatError
+from pixzip.schedule import tiles_of
 
 #: Pixels of a band, of which stored planes have one stream each; at least one row.
 BAND_PIXELS = 1 << 20
@@ -25,7 +26,7 @@ _LONGEST_TRIED = VALUES // 8 * 7
 _HIGH_BYTES = 256 * np.arange(257)
 _NOT_KNOWN = np.empty((0, 0, 0, 0), dtype=np.uint8)
 
-_Made = TypeVar("_Made")
+_Piece, _Made = TypeVar("_Piece"), TypeVar("_Made")
 
 
 def encode_block(planes: NDArray[np.uint16], *, split: bool) -> bytes:
@@ -102,9 +103,53 @@ def _stream(decoding: bool, left: NDArray[np.uint32], frequency: NDArray[np.uint
 # Beside a model: the low bytes of a tile or block stand in its TILE chunk, after the payload of the high bytes.
 
 
-def with_low_bytes(high: bytes, low: bytes) -> bytes:
-    """The payload of a TILE chunk of depth 16."""
-    return number_bytes(len(high)) + high + low
+def add_low_bytes(
+    tiles: Sequence[bytes], planes: NDArray[np.uint16], tile: int, threads: int = 1
+) -> tuple[bytes, ...]:
+    """Payloads of the TILE chunks of planes (n, c, h, w), from those of their high bytes."""
+    cuts = [
+        planes[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] for t in tiles_of(len(planes), *planes.shape[2:], tile)
+    ]
+    low = side_by_side(lambda cut: encode_block(cut, split=True), cuts, threads)
+    return tuple(number_bytes(len(high)) + high + rest for high, rest in zip(tiles, low, strict=True))
+
+
+def decode_low_bytes(
+    low: Sequence[bytes], high: NDArray[np.uint8], tile: int, threads: int = 1, faults: dict[int, str] | None = None
+) -> NDArray[np.uint16]:
+    """Samples (n, c, h, w) from their high bytes and the streams of all tiles.
+
+    Raises FormatError; where faults is given, such tiles have low bytes of 0 and the reasons are put there instead,
+    under the tiles' numbers; those that stand there already are passed over.
+    """
+    out = high.astype(np.uint16) << 8
+
+    def work(index: int) -> None:
+        t = cuts[index]
+        place = np.s_[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w]
+        try:
+            out[place] = decode_block(low[index], out[place].shape, high[place])
+        except FormatError as error:
+            if faults is None:
+                raise
+            faults[index] = str(error)
+
+    cuts = tiles_of(len(high), *high.shape[2:], tile)
+    side_by_side(work, [i for i in range(len(cuts)) if i not in (faults or {})], threads)
+    return out
+
+
+def halves(tiles: Sequence[bytes], faults: dict[int, str] | None = None) -> tuple[list[bytes], list[bytes]]:
+    """(payloads of the high bytes, streams of the low ones) of all TILE chunks; faults as for decode_low_bytes."""
+    high, low = [b""] * len(tiles), [b""] * len(tiles)
+    for i, payload in enumerate(tiles):
+        try:
+            high[i], low[i] = parts_of(payload)
+        except FormatError as error:
+            if faults is None:
+                raise
+            faults[i] = str(error)
+    return high, low
 
 
 def parts_of(payload: bytes) -> tuple[bytes, bytes]:
@@ -150,9 +195,6 @@ def _bands(shape: Sequence[int]) -> list[slice]:
     _, height, width = shape
     rows = max(1, BAND_PIXELS // width)
     return [slice(y, min(y + rows, height)) for y in range(0, height, rows)]
-
-
-_Piece = TypeVar("_Piece")
 
 
 def side_by_side(work: Callable[[_Piece], _Made], pieces: Sequence[_Piece], threads: int) -> list[_Made]:
