@@ -596,6 +596,7 @@ class Info:
     lanes: int
     learning: int
     payload_bytes: int  # of all tiles, or of the stored file
+    low_bytes: int  # of these, the low bytes of 16-bit samples beside a model's high ones
     alpha_bytes: int | None  # None: no alpha plane, or stored with the others
     palette_entries: int
     transparency_bytes: int
@@ -629,12 +630,19 @@ def inspect(data: bytes) -> Info:
         lanes=h.lanes,
         learning=h.learning,
         payload_bytes=sum(map(len, c.tiles)) if c.stored is None else len(c.stored[1]),
+        low_bytes=_low_bytes(c) if coded and h.depth == 16 else 0,
         alpha_bytes=len(c.alpha[1]) if c.alpha is not None else None,
         palette_entries=len(c.palette) // 3,
         transparency_bytes=len(c.transparency),
         metadata_bytes=tuple((key, len(value)) for key, value in c.metadata),
         pixels_checksum=h.pixels_checksum.hex(),
     )
+
+
+def _low_bytes(c: Container) -> int:
+    from pixzip.deep import halves
+
+    return sum(map(len, halves(c.tiles)[1]))
 
 
 def _shipped_name(digest: bytes) -> str | None:

@@ -89,6 +89,8 @@ _MAX_KEY_BYTES = 64
 CONSTANT, PNG, WEBP, DEEP = 0, 1, 2, 3
 #: Pictures in a block (one TILE chunk) of a file of several pictures.
 BLOCK_PICTURES = 1024
+#: Pixels of a band of a stored picture of kind DEEP; at least one row.
+BAND_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -238,8 +240,8 @@ def read_container(data: bytes, *, max_pixels: int = 64_000_000) -> Container:
     check_pixels(header, max_pixels)
     c = _assemble(header, _read_chunks(data, header))
     version = data[len(MAGIC)]
-    if version != version_of(c):
-        raise FormatError(f"version {version}, but what the file holds is written in version {version_of(c)}")
+    if version < version_of(c):
+        raise FormatError(f"version {version}, but the file holds what only version {version_of(c)} has")
     return c
 
 

@@ -1,4 +1,4 @@
-"""Samples of 16 bits ↔ bytes: low bytes, where a model codes the high ones, or all 16 bits (docs/format.md, section 9).
+"""Samples of 16 bits ↔ bytes: low bytes, where a model codes the high ones, or all 16 bits (docs/format.md, section 12).
 
 deep_kernels has the arithmetic; here are the values that a plane lists, the bytes around a stream, tiles and bands.
 """
@@ -12,15 +12,14 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pixzip.container import BAND_PIXELS
 from pixzip.deep_kernels import INVERSE_SCALES, LOGISTIC, VALUES, Stream, code_ranks, code_values, new_memory
 from pixzip.entropy import number_bytes, read_lane, read_number, words_of
 from pixzip.errors import FormatError
 from pixzip.schedule import tiles_of
 
-#: Pixels of a band, of which stored planes have one stream each; at least one row.
-BAND_PIXELS = 1 << 20
-#: Symbols that a list of values takes at most: 16 bits of its length, and 33 bits for each value.
-_LIST_SYMBOLS = 16 + 34 * VALUES
+#: Symbols that a list of values takes at most: those of its length, and of each value.
+_COUNT_SYMBOLS, _VALUE_SYMBOLS = 16, 34
 #: A list is not tried where it has more values than this.
 _LONGEST_TRIED = VALUES // 8 * 7
 _HIGH_BYTES = 256 * np.arange(257)
@@ -40,8 +39,7 @@ def encode_block(planes: NDArray[np.uint16], *, split: bool) -> bytes:
 
 def _encode(planes: NDArray[np.uint16], split: bool, lists: Sequence[NDArray[np.int64] | None]) -> bytes:
     """One stream; lists: of each plane its values in order, None: all of 16 bits."""
-    listed = sum(values is not None for values in lists)
-    room = planes.size + _LIST_SYMBOLS * listed
+    room = planes.size + sum(_COUNT_SYMBOLS + _VALUE_SYMBOLS * len(v) for v in lists if v is not None)
     s = _stream(False, np.empty(room, dtype=np.uint32), np.empty(room, dtype=np.uint32))
     ranks = np.empty(planes.shape, dtype=np.uint16)
     starts = np.empty((len(lists), 257), dtype=np.int64)
@@ -95,20 +93,17 @@ def _read_values(s: Stream) -> NDArray[np.int64]:
 
 def _stream(decoding: bool, left: NDArray[np.uint32], frequency: NDArray[np.uint32]) -> Stream:
     nothing, at = np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
-    return Stream(
-        decoding, nothing.astype(np.uint64), nothing.astype(np.uint32), nothing, nothing, left, frequency, at
-    )
+    return Stream(decoding, nothing.astype(np.uint64), nothing.astype(np.uint32), nothing, nothing, left, frequency, at)
 
 
 # Beside a model: the low bytes of a tile or block stand in its TILE chunk, after the payload of the high bytes.
 
 
-def add_low_bytes(
-    tiles: Sequence[bytes], planes: NDArray[np.uint16], tile: int, threads: int = 1
-) -> tuple[bytes, ...]:
+def add_low_bytes(tiles: Sequence[bytes], planes: NDArray[np.uint16], tile: int, threads: int = 1) -> tuple[bytes, ...]:
     """Payloads of the TILE chunks of planes (n, c, h, w), from those of their high bytes."""
     cuts = [
-        planes[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] for t in tiles_of(len(planes), *planes.shape[2:], tile)
+        planes[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w]
+        for t in tiles_of(len(planes), *planes.shape[2:], tile)
     ]
     low = side_by_side(lambda cut: encode_block(cut, split=True), cuts, threads)
     return tuple(number_bytes(len(high)) + high + rest for high, rest in zip(tiles, low, strict=True))

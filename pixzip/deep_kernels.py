@@ -1,6 +1,6 @@
 """Samples of 16 bits ↔ intervals of 2^24, one after another: prediction, scale and frequencies in integers.
 
-docs/format.md, section 9, is this module in words. Samples are ranks: the r-th smallest of the values that a plane has.
+docs/format.md, section 12, is this module in words. Samples are ranks: the r-th smallest of the values that a plane has.
 Predictions and errors have six fractional bits (q6). Encoder and decoder are one traversal, ``code_ranks``: it takes a
 rank from the stream or from the picture, and everything else is the same.
 """
@@ -33,7 +33,7 @@ _OCTAVES, _OTHERS = 48, 4
 #: Scales that are mixed: octaves from the context's own.
 _SCALES = 4
 _SHARE_ONE, _SHARE_LEAST = 1 << 20, 1 << 12  # shares have 20 fractional bits
-_RATE_LEAST = 1 << 11  # rates have 16
+_RATE_LEAST = 1 << 12  # rates have 16
 #: Every value's part in the mixture, beside 2^28 for all.
 _FLOOR = 4
 _LADDER = 52  # half octaves of the scale, from 1/64 on
@@ -41,7 +41,7 @@ _TABLE_BITS = 28
 _FIRST_ERROR = 1 << 10
 _MISS_LEAST = 5
 #: Half octaves from a context's own to the smallest of its scales.
-_BELOW = 5
+_BELOW = 4
 #: States of the adaptive bits that list a plane's values: same gap (2), length (17 · 17), the three bits below the top.
 _BITS = 2 + 17 * 17 + 17 * 8
 _GAP_LENGTHS, _GAP_TOPS = 2, 2 + 17 * 17
@@ -56,8 +56,8 @@ def _logistic() -> NDArray[np.int64]:
 
 
 LOGISTIC = _logistic()
-#: floor(2^(32 - i/2)): what turns q6 into 1/4096 of the i-th scale 2^(i/2), times 2^20.
-INVERSE_SCALES = np.array([math.isqrt(1 << (64 - i)) for i in range(_LADDER)], dtype=np.int64)
+#: floor(2^(38 - i/2)): what turns q6 into 1 / 2^18 of the i-th scale 2^(i/2), times 2^20.
+INVERSE_SCALES = np.array([math.isqrt(1 << (76 - i)) for i in range(_LADDER)], dtype=np.int64)
 
 
 class Memory(NamedTuple):
@@ -178,17 +178,19 @@ def _missed(misses: Rows, k: int, y: int, x: int) -> int:
 
 @inner
 def _predict(m: Memory, c: int, y: int, x: int) -> int:
-    """The mean of all guesses, q6, each weighed by the inverse square of how far it missed around here."""
+    """The mean of all guesses, q6, each weighed by the inverse cube of how far it missed around here."""
     least = np.int64(1) << 40
     for k in range(_PREDICTORS):
         least = min(least, _missed(m.misses, _PREDICTORS * c + k, y, x))
     total, weighed = np.int64(0), np.int64(0)
     for k in range(_PREDICTORS):
-        ratio = ((least + _MISS_LEAST) << 10) // (_missed(m.misses, _PREDICTORS * c + k, y, x) + _MISS_LEAST)  # 0 to 2^10
-        weight = ratio * ratio
+        ratio = ((least + _MISS_LEAST) << 10) // (
+            _missed(m.misses, _PREDICTORS * c + k, y, x) + _MISS_LEAST
+        )  # 0 to 2^10
+        weight = ratio * ratio * ratio
         total += weight
-        weighed += weight * m.guesses[k]  # < 2^20 * 2^22 * 5
-    return weighed // total  # total >= 2^20: one ratio is 2^10
+        weighed += weight * m.guesses[k]  # < 2^30 * 2^22 * 5
+    return weighed // total  # total >= 2^30: one ratio is 2^10
 
 
 @inner
@@ -213,9 +215,9 @@ def _context(m: Memory, c: int, y: int, x: int) -> int:
 def _part(z: int, ladder: int, logistic: Ints, inverse: Ints) -> int:
     """2^28 times the part of a logistic distribution below z (q6 from its middle), of scale 2^(ladder/2) / 64."""
     i = min(max(ladder, 0), _LADDER - 1)
-    u = min((abs(z) * inverse[i]) >> 20, (1 << 16) - 1)  # |z| < 2^23, inverse <= 2^32
-    k = u >> 8
-    part = logistic[k] + (((logistic[k + 1] - logistic[k]) * (u & 255)) >> 8)
+    u = min((abs(z) * inverse[i]) >> 20, (1 << 22) - 1)  # |z| < 2^23, inverse <= 2^38
+    k = u >> 14
+    part = logistic[k] + (((logistic[k + 1] - logistic[k]) * (u & ((1 << 14) - 1))) >> 14)
     return part if z >= 0 else (1 << _TABLE_BITS) - part
 
 
@@ -248,13 +250,13 @@ def _share_out(m: Memory, c: int, context: int, prediction: int, rank: int, logi
 
 @inner
 def _learn(m: Memory, c: int, count: int, error: int) -> None:
-    """Normalised least mean squares: weights move by error · feature / 64 · energy. error: q6, |error| < 2^23."""
+    """Normalised least mean squares: weights move by error · feature / (32 · energy). error: q6, |error| < 2^23."""
     energy = np.int64(count)
     for i in range(count):
         energy += m.features[i] * m.features[i]
-    gain = (error << 24) // energy
+    gain = (error << 25) // energy
     for i in range(count):
-        # |gain · f| <= 2^47 · |f| / f^2, and at most 2^64 / count where f is 0: nothing
+        # |gain · f| <= 2^48 · |f| / f^2, or 0
         weight = m.weights[c, i] + ((gain * m.features[i] + (1 << 15)) >> 16)
         m.weights[c, i] = min(max(weight, -_WEIGHT_MOST), _WEIGHT_MOST)
 
