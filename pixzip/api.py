@@ -433,18 +433,21 @@ def _with_alpha(c: Container, planes: NDArray[Any], how: _How) -> NDArray[Any]:
 
 def _decode(c: Container, model: Model, how: _How, faults: dict[int, str] | None = None) -> NDArray[Any]:
     """Planes (n, c, h, w) of a file of coding MODEL; faults as for codec.decode."""
-    if c.header.depth < 16:
-        planes = _decode_tiles(c, c.tiles, model, how, faults)
-    else:
-        from pixzip.deep import decode_low_bytes, halves
-
-        high, low = halves(c.tiles, faults)
-        without = dict(faults or {})  # tiles whose parts are not even found: their reasons stay
-        of_high = _decode_tiles(c, high, model, how, faults)
-        if faults is not None:
-            faults |= without
-        planes = decode_low_bytes(low, of_high, c.header.tile, how.for_tiles, faults)
+    deep = c.header.depth == 16
+    planes = _decode_deep(c, model, how, faults) if deep else _decode_tiles(c, c.tiles, model, how, faults)
     return planes if c.alpha is None else _with_alpha(c, planes, how)
+
+
+def _decode_deep(c: Container, model: Model, how: _How, faults: dict[int, str] | None) -> NDArray[np.uint16]:
+    """Colour planes of 16 bits: high bytes by the model, then the low ones."""
+    from pixzip.deep import decode_low_bytes, halves
+
+    high, low = halves(c.tiles, faults)
+    without = dict(faults or {})  # tiles whose parts are not even found: their reasons stay
+    of_high = _decode_tiles(c, high, model, how, faults)
+    if faults is not None:
+        faults |= without
+    return decode_low_bytes(low, of_high, c.header.tile, how.for_tiles, faults)
 
 
 def _decode_tiles(

@@ -1,4 +1,4 @@
-"""Samples of 16 bits ↔ bytes: low bytes, where a model codes the high ones, or all 16 bits (docs/format.md, section 12).
+"""Samples of 16 bits ↔ bytes: low bytes, where a model codes the high ones, or all bits (docs/format.md, section 12).
 
 deep_kernels has the arithmetic; here are the values that a plane lists, the bytes around a stream, tiles and bands.
 """
@@ -25,7 +25,8 @@ _LONGEST_TRIED = VALUES // 8 * 7
 _HIGH_BYTES = 256 * np.arange(257)
 _NOT_KNOWN = np.empty((0, 0, 0, 0), dtype=np.uint8)
 
-_Piece, _Made = TypeVar("_Piece"), TypeVar("_Made")
+_Piece = TypeVar("_Piece")
+_Made = TypeVar("_Made")
 
 
 def encode_block(planes: NDArray[np.uint16], *, split: bool) -> bytes:
@@ -64,7 +65,7 @@ def decode_block(
 
     Raises FormatError when the stream is not what an encoder writes.
     """
-    n, planes, height, width = shape
+    planes, width = shape[1], shape[3]
     if not data or data[0] >> planes:
         raise FormatError(f"low bytes: flags {data[:1].hex()}, must have one bit for each of {planes} planes")
     lane = read_lane(data[1:])
@@ -103,7 +104,7 @@ def add_low_bytes(tiles: Sequence[bytes], planes: NDArray[np.uint16], tile: int,
     """Payloads of the TILE chunks of planes (n, c, h, w), from those of their high bytes."""
     cuts = [
         planes[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w]
-        for t in tiles_of(len(planes), *planes.shape[2:], tile)
+        for t in tiles_of(len(planes), planes.shape[2], planes.shape[3], tile)
     ]
     low = side_by_side(lambda cut: encode_block(cut, split=True), cuts, threads)
     return tuple(number_bytes(len(high)) + high + rest for high, rest in zip(tiles, low, strict=True))
@@ -117,7 +118,7 @@ def decode_low_bytes(
     Raises FormatError; where faults is given, such tiles have low bytes of 0 and the reasons are put there instead,
     under the tiles' numbers; those that stand there already are passed over.
     """
-    out = high.astype(np.uint16) << 8
+    out = np.left_shift(high, 8, dtype=np.uint16)
 
     def work(index: int) -> None:
         t = cuts[index]
@@ -129,7 +130,7 @@ def decode_low_bytes(
                 raise
             faults[index] = str(error)
 
-    cuts = tiles_of(len(high), *high.shape[2:], tile)
+    cuts = tiles_of(len(high), high.shape[2], high.shape[3], tile)
     side_by_side(work, [i for i in range(len(cuts)) if i not in (faults or {})], threads)
     return out
 

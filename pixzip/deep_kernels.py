@@ -1,6 +1,6 @@
 """Samples of 16 bits ↔ intervals of 2^24, one after another: prediction, scale and frequencies in integers.
 
-docs/format.md, section 12, is this module in words. Samples are ranks: the r-th smallest of the values that a plane has.
+docs/format.md, section 12, is this module in words. Samples are ranks: r is the r-th smallest of a plane's values.
 Predictions and errors have six fractional bits (q6). Encoder and decoder are one traversal, ``code_ranks``: it takes a
 rank from the stream or from the picture, and everything else is the same.
 """
@@ -103,7 +103,7 @@ def _median(west: int, north: int, corner: int) -> int:
 def _around(rows: NDArray[np.int64], c: int, y: int, x: int) -> tuple[int, int, int, int, int, int, int]:
     """W, WW, N, NW, NE, NN, NNE; rows (planes, 3, w + 3).
 
-    Rows go on at both ends (_begin_row, _end_row). In row 0, N and all others above are W; in row 1, NN is N and NNE NE.
+    Rows go on at both ends (_begin_row, _end_row). In row 0, all neighbours above are W; in row 1, NN is N and NNE NE.
     """
     own, north = y % 3, (y + 2) % 3
     west, west2 = rows[c, own, x + 1], rows[c, own, x]
@@ -429,10 +429,8 @@ def _code_gap(s: Stream, bits: NDArray[np.int64], even: NDArray[np.int64], befor
     value = 1
     for place in range(length - 2, -1, -1):
         bit = (gap >> place) & 1
-        if value < 8:
-            bit = _code_bit(s, bits, _GAP_TOPS + 8 * (length - 1) + value, bit)
-        else:
-            bit = _code_even(s, even, bit)
+        top = _GAP_TOPS + 8 * (length - 1) + value
+        bit = _code_bit(s, bits, top, bit) if value < 8 else _code_even(s, even, bit)
         value = 2 * value + bit
     return value
 

@@ -2,8 +2,8 @@
 
 Slow, short and without dependencies: as long as there is a Python, this file and the model file decode every picture
 that a model coded. It covers all of coding MODEL: any number of tiles or pictures, modes L, LA, RGB, RGBA and P, 1 to
-16 bits a sample, constant alpha; and all of kind DEEP. It does not look inside PNG and WebP files, and it checks a model
-file for no more than it needs: it is an oracle for files at hand, not a shield against hostile ones.
+16 bits a sample, constant alpha; and all of kind DEEP. It does not look inside PNG and WebP files, and it checks a
+model file for no more than it needs: it is an oracle for files at hand, not a shield against hostile ones.
 
     width, height, pictures = decode(file_bytes, model_bytes)           model_bytes: b"" for coding STORED
     pictures[i][plane][y][x]            planes in the order of format.md, section 3

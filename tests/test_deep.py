@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import suppress
 from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 def samples(kind: str, shape: tuple[int, int, int, int], seed: int = 0) -> Planes:
     """Pictures (n, c, h, w) of 16 bits."""
     random = np.random.default_rng(seed)
-    n, c, h, w = shape
+    _, c, h, w = shape
     noise = random.integers(0, 2**16, shape)
     y, x = np.mgrid[:h, :w]
     values = {
@@ -195,10 +196,8 @@ def test_an_error_of_one_in_what_is_learned_breaks_decoding(fault: str, monkeypa
     }
     assert decode_deep(data, *shape, None) == planes.tolist()
     monkeypatch.setattr(plane, *wrong[fault])
-    try:
+    with suppress(Refused):
         assert decode_deep(data, *shape, None) != planes.tolist()
-    except Refused:
-        pass
 
 
 @pytest.mark.parametrize("table", ["LOGISTIC", "INVERSE_SCALES"])
@@ -206,20 +205,16 @@ def test_another_table_breaks_decoding(table: str, monkeypatch: pytest.MonkeyPat
     planes = samples("photo", (1, 1, 40, 40))
     data = encode_block(planes, split=False)
     monkeypatch.setattr(deep, table, getattr(deep, table) + 1)
-    try:
+    with suppress(FormatError):
         assert (decode_block(data, planes.shape) != planes).any()
-    except FormatError:
-        pass
 
 
 def test_stream_of_high_bytes_that_are_not_its_own_is_refused_or_wrong() -> None:
     planes = samples("photo", (1, 1, 30, 30))
     data, high = encode_block(planes, split=True), high_of(planes)
     high[0, 0, 2, 3] ^= 1
-    try:
+    with suppress(FormatError):
         assert (decode_block(data, planes.shape, high) != planes).any()
-    except FormatError:
-        pass
 
 
 # ------------------------------------------------------------------------ hostile streams
