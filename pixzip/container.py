@@ -24,9 +24,8 @@ if TYPE_CHECKING:  # `pixzip info` reads files without numpy
 # Section 1: layout.
 
 MAGIC = b"\x89PXZ\r\n\x1a\n"
-#: The newest version that is read; written is the lowest that can say what a file holds (version_of).
-VERSION = 3
-_FIRST_VERSION = 2
+#: Versions that are read: the second where a file holds what only it has (version_of), else the first.
+VERSION, DEEP_VERSION = 2, 3
 _FIRST_CHUNK = 9  # byte at which the header chunk starts
 #: Bytes from the magic to the end of the header chunk: all that read_header looks at.
 HEADER_BYTES = 64
@@ -165,7 +164,7 @@ def version_of(c: Container) -> int:
     """Return the version of the file (section 1): the lowest that has what the container holds."""
     kinds = [part[0] for part in (c.alpha, c.stored) if part is not None]
     by_model = c.header.depth == 16 and c.header.coding == Coding.MODEL
-    return 3 if by_model or DEEP in kinds else 2
+    return DEEP_VERSION if by_model or DEEP in kinds else VERSION
 
 
 def tile_count(header: Header) -> int:
@@ -226,7 +225,7 @@ def read_header(data: bytes) -> Header:
             raise FormatError(f"header length {length}, must be {_HEADER.size}")
     header = _unpack_header(read_chunk(data, _FIRST_CHUNK, "HEAD").payload)
     version = data[len(MAGIC)]
-    if version < 3 and header.depth == 16 and header.coding == Coding.MODEL:
+    if version < DEEP_VERSION and header.depth == 16 and header.coding == Coding.MODEL:
         raise FormatError(f"header: depth 16: coding MODEL has at most 8 in version {version}")
     return header
 
@@ -240,8 +239,8 @@ def read_container(data: bytes, *, max_pixels: int = 64_000_000) -> Container:
     check_pixels(header, max_pixels)
     c = _assemble(header, _read_chunks(data, header))
     version = data[len(MAGIC)]
-    if version < version_of(c):
-        raise FormatError(f"version {version}, but the file holds what only version {version_of(c)} has")
+    if version != version_of(c):
+        raise FormatError(f"version {version}: what the file holds is of version {version_of(c)}")
     return c
 
 
@@ -299,9 +298,11 @@ def _check_magic(data: bytes) -> None:
     if len(data) <= len(MAGIC):
         raise FormatError(f"truncated: the file ends at byte {len(data)}, within magic and version")
     version = data[len(MAGIC)]
-    if version > VERSION:
-        raise FormatError(f"version {version} is newer than this pixzip reads ({VERSION}): a newer pixzip is needed")
-    if version < _FIRST_VERSION:
+    if version > DEEP_VERSION:
+        raise FormatError(
+            f"version {version} is newer than this pixzip reads ({DEEP_VERSION}): a newer pixzip is needed"
+        )
+    if version < VERSION:
         raise FormatError(f"version {version} was never released: it is not read")
 
 
