@@ -97,7 +97,6 @@ def read_chunks(data: bytes) -> tuple[Header, dict[bytes, list[bytes]]]:
     require(kind == b"HEAD" and len(payload) == 43, "header")
     header = Header(*struct.unpack("<IIIBBBBHB8s16s", payload))
     check_header(header)
-    require(header.depth < 16 or header.coding == 2 or data[8] == 3, "depth 16 in version 2")
     chunks: dict[bytes, list[bytes]] = {}
     last, count = (b"STOR", 1) if header.coding == 2 else (b"TILE", len(list(blocks_of(header))))
     while len(chunks.get(last, [])) < count:
@@ -107,7 +106,9 @@ def read_chunks(data: bytes) -> tuple[Header, dict[bytes, list[bytes]]]:
     require(at == len(data), "trailing bytes")
     require((b"ALPH" in chunks) == (header.mode in WITH_ALPHA), "alpha chunk")
     kinds = [chunks[name][0][0] for name in (b"ALPH", b"STOR") if name in chunks]
-    require(3 not in kinds or (data[8] == 3 and header.depth == 16), "kind DEEP in version 2, or with 8 bits")
+    deep = 3 in kinds or (header.depth == 16 and header.coding == 1)
+    require(data[8] == (3 if deep else 2), "a version that is not the file's")
+    require(3 not in kinds or header.depth == 16, "kind DEEP with 8 bits")
     return header, chunks
 
 
