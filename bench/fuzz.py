@@ -123,6 +123,11 @@ def seeds() -> dict[str, bytes]:
                 made[f"coded-{mode}-{name}-{learning}"] = _coded(
                     picture, count, first, tile=tile, lanes=lanes, learning=learning
                 )
+    for mode in ("L", "RGB", "RGBA"):
+        for name in ("tiles", "several"):
+            h, w, count, tile, lanes = layouts[name]
+            picture = _picture(mode, 16, h, w)
+            made[f"deep-{mode}-{name}"] = _coded(picture, count, first, tile=tile, lanes=lanes, learning=8)
     embedded = read_container(_coded(_picture("RGB", 8, 2, 3), 1, second, tile=8, lanes=1, learning=0))
     made["embedded"] = write_container(replace(embedded, model=second.data))
     return made | {"model-0": tiny_bytes(0, "cl"), "model-1": second.data}

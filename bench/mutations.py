@@ -97,7 +97,7 @@ def samples_of(c: Container, means: Means) -> NDArray[Any] | None:
         return None
     try:
         if h.coding == Coding.STORED:
-            return api._restore_stored(c)
+            return api._restore_stored(c, HOW)
         model = means.model_of(c)
         return None if model is None else api._decode(c, model, HOW)
     except PixzipError:
@@ -163,8 +163,8 @@ def _coded(planes: NDArray[Any], c: Container, chance: random.Random, means: Mea
     """A file of these planes with the colours and the metadata of another."""
     mode, depth, n = c.header.mode, c.header.depth, len(planes)
     picture = Picture(planes[0], mode, depth, c.palette, c.transparency, c.metadata)
-    if depth != 8 or mode not in api._MODEL_PLANES or chance.random() < 0.3:
-        return api._store(picture, planes)
+    if depth not in (8, 16) or mode not in api._MODEL_PLANES or chance.random() < 0.3:
+        return api._store(picture, planes, HOW)
     side = max(planes.shape[2:])
     tile = chance.randint(side, side + 3) if n > 1 else chance.randint(max(1, side // 4), side + 3)
     layout = api._Layout(tile, chance.choice((1, 2, 3, 5, 64)), chance.choice((0, 0, 1, 8, 255)))
@@ -331,7 +331,7 @@ def _with_unknown_chunk(data: bytes, chance: random.Random) -> bytes:
     pixels = next(i for i, (kind, _) in enumerate(chunks) if kind in (container.STOR, container.TILE))
     kind = chance.choice((b"noIs", b"zzzz", b"aBCD"))
     chunks.insert(chance.randint(1, pixels), (kind, chance.randbytes(chance.randrange(20))))
-    return join(chunks, tail, repair=True)
+    return join(chunks, tail, data[len(MAGIC)], repair=True)
 
 
 # ------------------------------------------------------------------------ rough
@@ -349,9 +349,9 @@ def split(data: bytes) -> tuple[_Chunks, bytes]:
     return chunks, data[at:]
 
 
-def join(chunks: _Chunks, tail: bytes, repair: bool) -> bytes:
+def join(chunks: _Chunks, tail: bytes, version: int, repair: bool) -> bytes:
     """A file of these chunks; repair: with all their CRCs right."""
-    parts = [MAGIC, bytes([container.VERSION])]
+    parts = [MAGIC, bytes([version])]
     for i, (type_, payload) in enumerate(chunks):
         crc = zlib.crc32(payload, zlib.crc32(type_)) ^ (0 if repair or i else 1)
         parts.append(struct.pack("<4sI", type_, len(payload)) + payload + struct.pack("<I", crc))
@@ -367,7 +367,8 @@ def _roughly(data: bytes, most: int, chance: random.Random, means: Means) -> byt
         chance.choice(ROUGH)(chunks, chance, means.blind)
     if chance.random() < 0.9:
         _name_model(chunks)
-    made = join(chunks, tail if chance.random() < 0.9 else b"", chance.random() < 0.95)[:most]
+    version = data[len(MAGIC)] if chance.random() < 0.95 else chance.choice((container.VERSION, container.DEEP_VERSION))
+    made = join(chunks, tail if chance.random() < 0.9 else b"", version, chance.random() < 0.95)[:most]
     if chance.random() < 0.5:
         try:
             c = read_container(made, max_pixels=MOST_PIXELS)

@@ -1,13 +1,14 @@
 """Images ↔ .pxz bytes, memory to memory: the public API.
 
 A picture of 8 bits a sample in mode L, LA, RGB or RGBA is coded by a model, its alpha plane by a classical codec; the
-whole picture also by a classical codec, and the shorter file is taken. Palettes and other depths are only stored, but
-bilevel pictures are coded where a model for them is given.
+whole picture also by a classical codec, and the shorter file is taken. Of 16 bits a sample, the model codes the high
+bytes. Palettes and other depths are only stored, but bilevel pictures are coded where a model for them is given.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,10 +44,21 @@ class _How:
     threads: int | None
     engine: str | None
     progress: Progress | None
-    at_once: int | None = None  # tiles
+    at_once: int | None = None  # tiles; None: memory is no matter
 
     def __post_init__(self) -> None:
         _check_range("threads", self.threads, 1024)
+
+    @property
+    def for_bands(self) -> int:
+        """Threads for what takes memory for each that no limit of tiles counts."""
+        return (self.threads or os.cpu_count() or 1) if self.at_once is None else 1
+
+    @property
+    def for_tiles(self) -> int:
+        """Threads that work on a tile each."""
+        threads = self.threads or os.cpu_count() or 1
+        return threads if self.at_once is None else min(threads, self.at_once)
 
 
 class _Layout(NamedTuple):
@@ -140,7 +152,7 @@ def compress_batch(
     planes = np.stack([p.planes for p in pictures]) if len(pictures) > 1 else first.planes[None]  # (n, c, h, w)
     if planes[:, 0].size > max_pixels:
         raise LimitError(f"{planes[:, 0].size} pixels in {len(pictures)} pictures, over the limit of {max_pixels}")
-    stored = _store(first, planes)
+    stored = _store(first, planes, how)
     if not _codable(first, network):
         return write_container(stored)
     coded = _code(first, planes, network, _Layout(tile, lanes, learning), how)
@@ -178,11 +190,11 @@ def _codable(picture: Picture, model: Model) -> bool:
     """
     kind = model.network.pictures
     if kind == "rgb":
-        return picture.depth == 8 and picture.mode in _MODEL_PLANES
+        return picture.depth in (8, 16) and picture.mode in _MODEL_PLANES
     modes = {"gray": ("L", "LA"), "binary": ("L",)}[kind]
-    depth = 1 if kind == "binary" else 8
-    if picture.mode not in modes or picture.depth != depth:
-        allowed = f"mode {' or '.join(modes)} with {depth} bits a sample"
+    depths = (1,) if kind == "binary" else (8, 16)
+    if picture.mode not in modes or picture.depth not in depths:
+        allowed = f"mode {' or '.join(modes)} with {' or '.join(map(str, depths))} bits a sample"
         found = f"mode {picture.mode} with {picture.depth} bits"
         raise UsageError(f"model {model.name} codes pictures of {allowed}; this one has {found}")
     return True
@@ -260,21 +272,28 @@ def _container(picture: Picture, planes: NDArray[Any], coding: Coding, **parts: 
     return Container(header, picture.palette, picture.transparency, picture.metadata, **empty | parts)
 
 
-def _store(picture: Picture, planes: NDArray[Any]) -> Container:
-    """Coding STORED: all planes as one classical file."""
-    return _container(picture, planes, Coding.STORED, stored=store(_stacked(planes), picture.mode, picture.depth))
+def _store(picture: Picture, planes: NDArray[Any], how: _How) -> Container:
+    """Coding STORED: all planes in one piece, or of 16 bits the alpha plane apart, whichever is shorter."""
+    mode, depth = picture.mode, picture.depth
+    whole = _container(picture, planes, Coding.STORED, stored=store(_stacked(planes), mode, depth, how.for_bands))
+    if depth < 16 or mode not in _WITH_ALPHA:
+        return whole
+    colours = store(_stacked(planes[:, :-1]), mode.removesuffix("A"), depth, how.for_bands)
+    apart = replace(whole, stored=colours, alpha=_store_alpha(planes[:, -1:], depth, how))
+    return min(whole, apart, key=lambda c: len(write_container(c)))
 
 
-def _code(picture: Picture, planes: NDArray[np.uint8], model: Model, layout: _Layout, how: _How) -> Container:
+def _code(picture: Picture, planes: NDArray[Any], model: Model, layout: _Layout, how: _How) -> Container:
     """Coding MODEL."""
     from pixzip.codec import encode
+    from pixzip.deep import add_low_bytes
 
-    count = _MODEL_PLANES[picture.mode]
+    count, deep = _MODEL_PLANES[picture.mode], picture.depth == 16
     colours = planes[:, :count]
     coded = encode(
         model,
-        colours,
-        depth=picture.depth,
+        (colours >> 8).astype(np.uint8) if deep else colours,
+        depth=min(picture.depth, 8),
         tile=layout.tile,
         lanes=layout.lanes,
         learning=layout.learning,
@@ -283,17 +302,18 @@ def _code(picture: Picture, planes: NDArray[np.uint8], model: Model, layout: _La
         engine=how.engine,
         progress=how.progress,
     )
-    alpha = _store_alpha(planes[:, count:]) if picture.mode in _WITH_ALPHA else None
+    tiles = add_low_bytes(coded.tiles, colours, coded.tile, how.for_tiles) if deep else coded.tiles
+    alpha = _store_alpha(planes[:, count:], picture.depth, how) if picture.mode in _WITH_ALPHA else None
     digest = model.digest[: pxz.DIGEST_BYTES]
-    parts = {"model_digest": digest, "alpha": alpha, "tiles": coded.tiles}
+    parts = {"model_digest": digest, "alpha": alpha, "tiles": tiles}
     return _container(picture, planes, Coding.MODEL, **parts, **coded.layout)
 
 
-def _store_alpha(alpha: NDArray[np.uint8]) -> tuple[int, bytes]:
+def _store_alpha(alpha: NDArray[Any], depth: int, how: _How) -> tuple[int, bytes]:
     """Payload of ALPH for alpha planes (n, 1, h, w): one sample where they are constant."""
     if alpha.min() == alpha.max():
-        return pxz.CONSTANT, bytes([alpha.flat[0]])
-    return store(_stacked(alpha), "L", 8)
+        return pxz.CONSTANT, int(alpha.flat[0]).to_bytes(depth // 8, "little")
+    return store(_stacked(alpha), "L", depth, how.for_bands)
 
 
 def _stacked(planes: NDArray[Any]) -> NDArray[Any]:
@@ -349,7 +369,7 @@ def decompress_batch(
     h = c.header
     network = None if h.coding == Coding.STORED else _model_of(c, model)
     how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
-    planes = _restore_stored(c) if network is None else _decode(c, network, how)
+    planes = _restore_stored(c, how) if network is None else _decode(c, network, how)
     own = c.metadata if h.pictures == 1 else tuple(entry for entry in c.metadata if entry[0] != NAMES)
     found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
     if found != h.pixels_checksum:
@@ -390,22 +410,22 @@ def _need_of(c: Container, model: Model | None, file_bytes: int) -> Need:
     return decompressing(_extent(c), file_bytes + len(model.data), model.network, c.header.tile)
 
 
-def _restore(kind: int, data: bytes, count: int, header: Header, mode: str) -> NDArray[Any]:
-    """`count` planes of all pictures from one classical file: (n, count, h, w)."""
+def _restore(kind: int, data: bytes, count: int, header: Header, mode: str, how: _How) -> NDArray[Any]:
+    """`count` planes of all pictures from one stored picture: (n, count, h, w)."""
     n, h, w = header.pictures, header.height, header.width
-    planes = restore(kind, data, (count, n * h, w), mode, header.depth)
+    planes = restore(kind, data, (count, n * h, w), mode, header.depth, how.for_bands)
     return planes.reshape(count, n, h, w).transpose(1, 0, 2, 3)
 
 
-def _restore_stored(c: Container) -> NDArray[Any]:
+def _restore_stored(c: Container, how: _How) -> NDArray[Any]:
     """Planes (n, c, h, w) of a file of coding STORED."""
     assert c.stored is not None
     mode = c.header.mode if c.alpha is None else c.header.mode.removesuffix("A")
-    planes = _restore(*c.stored, len(mode), c.header, mode)
-    return planes if c.alpha is None else _with_alpha(c, planes)
+    planes = _restore(*c.stored, len(mode), c.header, mode, how)
+    return planes if c.alpha is None else _with_alpha(c, planes, how)
 
 
-def _with_alpha(c: Container, planes: NDArray[Any]) -> NDArray[Any]:
+def _with_alpha(c: Container, planes: NDArray[Any], how: _How) -> NDArray[Any]:
     """Colour planes (n, c - 1, h, w) and the alpha of the file."""
     assert c.alpha is not None
     kind, data = c.alpha
@@ -413,21 +433,42 @@ def _with_alpha(c: Container, planes: NDArray[Any]) -> NDArray[Any]:
         shape = (len(planes), 1, *planes.shape[2:])
         alpha = np.full(shape, int.from_bytes(data, "little"), dtype=planes.dtype)
     else:
-        alpha = _restore(kind, data, 1, c.header, "L")
+        alpha = _restore(kind, data, 1, c.header, "L", how)
     return np.concatenate([planes, alpha], axis=1)
 
 
-def _decode(c: Container, model: Model, how: _How, faults: dict[int, str] | None = None) -> NDArray[np.uint8]:
+def _decode(c: Container, model: Model, how: _How, faults: dict[int, str] | None = None) -> NDArray[Any]:
     """Planes (n, c, h, w) of a file of coding MODEL; faults as for codec.decode."""
+    deep = c.header.depth == 16
+    planes = _decode_deep(c, model, how, faults) if deep else _decode_tiles(c, c.tiles, model, how, faults)
+    return planes if c.alpha is None else _with_alpha(c, planes, how)
+
+
+def _decode_deep(c: Container, model: Model, how: _How, faults: dict[int, str] | None) -> NDArray[np.uint16]:
+    """Colour planes of 16 bits: high bytes by the model, then the low ones."""
+    from pixzip.deep import decode_low_bytes, halves
+
+    high, low = halves(c.tiles, faults)
+    without = dict(faults or {})  # tiles whose parts are not even found: their reasons stay
+    of_high = _decode_tiles(c, high, model, how, faults)
+    if faults is not None:
+        faults |= without
+    return decode_low_bytes(low, of_high, c.header.tile, how.for_tiles, faults)
+
+
+def _decode_tiles(
+    c: Container, tiles: Sequence[bytes], model: Model, how: _How, faults: dict[int, str] | None
+) -> NDArray[np.uint8]:
+    """What the model codes of all colour planes: samples, or their high bytes."""
     from pixzip.codec import decode
 
     h = c.header
     shape = (h.pictures, 3 if h.mode in ("RGB", "RGBA") else 1, h.height, h.width)
     planes = decode(
         model,
-        c.tiles,
+        tiles,
         shape,
-        depth=h.depth,
+        depth=min(h.depth, 8),
         tile=h.tile,
         lanes=h.lanes,
         learning=h.learning,
@@ -439,7 +480,7 @@ def _decode(c: Container, model: Model, how: _How, faults: dict[int, str] | None
     )
     if h.depth < 8 and planes.max() >= 2**h.depth:
         raise FormatError(f"sample {planes.max()} in a picture of depth {h.depth}")
-    return planes if c.alpha is None else _with_alpha(c, planes)
+    return planes
 
 
 def _model_of(c: Container, wanted: str | Path | None) -> Model:
@@ -519,7 +560,7 @@ def salvage(
     network = None if h.coding == Coding.STORED else _model_of(c, model)
     how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
     undecoded: dict[int, str] = {}
-    planes = _restore_stored(c) if network is None else _decode(c, network, how, undecoded)
+    planes = _restore_stored(c, how) if network is None else _decode(c, network, how, undecoded)
     lost = areas(h, undecoded | missing)
     if network is not None and len(lost) == len(c.tiles):
         raise FormatError("nothing to salvage: no tile can be decoded")
@@ -556,7 +597,7 @@ class Info:
     mode: str
     depth: int  # bits a sample
     planes: int  # of a picture, alpha too
-    coding: str  # "model", "PNG" or "WebP"
+    coding: str  # "model", "PNG", "WebP" or "deep": pixzip's own of 16 bits
     model_digest: str  # hexadecimal; empty where no model is needed
     model_name: str | None  # the shipped or added model with this digest
     model_embedded_bytes: int
@@ -564,6 +605,7 @@ class Info:
     lanes: int
     learning: int
     payload_bytes: int  # of all tiles, or of the stored file
+    low_bytes: int  # of these, the low bytes of 16-bit samples beside a model's high ones
     alpha_bytes: int | None  # None: no alpha plane, or stored with the others
     palette_entries: int
     transparency_bytes: int
@@ -589,7 +631,7 @@ def inspect(data: bytes) -> Info:
         mode=h.mode,
         depth=h.depth,
         planes=len(h.mode),
-        coding="model" if c.stored is None else {pxz.PNG: "PNG", pxz.WEBP: "WebP"}[c.stored[0]],
+        coding="model" if c.stored is None else {pxz.PNG: "PNG", pxz.WEBP: "WebP", pxz.DEEP: "deep"}[c.stored[0]],
         model_digest=h.model_digest.hex() if coded else "",
         model_name=_known_name(h.model_digest) if coded else None,
         model_embedded_bytes=len(c.model or b""),
@@ -597,12 +639,19 @@ def inspect(data: bytes) -> Info:
         lanes=h.lanes,
         learning=h.learning,
         payload_bytes=sum(map(len, c.tiles)) if c.stored is None else len(c.stored[1]),
+        low_bytes=_low_bytes(c) if coded and h.depth == 16 else 0,
         alpha_bytes=len(c.alpha[1]) if c.alpha is not None else None,
         palette_entries=len(c.palette) // 3,
         transparency_bytes=len(c.transparency),
         metadata_bytes=tuple((key, len(value)) for key, value in c.metadata),
         pixels_checksum=h.pixels_checksum.hex(),
     )
+
+
+def _low_bytes(c: Container) -> int:
+    from pixzip.deep import halves
+
+    return sum(map(len, halves(c.tiles)[1]))
 
 
 def _known_name(digest: bytes) -> str | None:

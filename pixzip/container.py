@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # `pixzip info` reads files without numpy
 # Section 1: layout.
 
 MAGIC = b"\x89PXZ\r\n\x1a\n"
-VERSION = 2
+#: Versions that are read: the second where a file holds what only it has (version_of), else the first.
+VERSION, DEEP_VERSION = 2, 3
 _FIRST_CHUNK = 9  # byte at which the header chunk starts
 #: Bytes from the magic to the end of the header chunk: all that read_header looks at.
 HEADER_BYTES = 64
@@ -84,9 +85,11 @@ CHECKSUM_BYTES = 16
 # Sections 4 to 6: metadata, stored pictures, blocks.
 
 _MAX_KEY_BYTES = 64
-CONSTANT, PNG, WEBP = 0, 1, 2
+CONSTANT, PNG, WEBP, DEEP = 0, 1, 2, 3
 #: Pictures in a block (one TILE chunk) of a file of several pictures.
 BLOCK_PICTURES = 1024
+#: Pixels of a band of a stored picture of kind DEEP; at least one row.
+BAND_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -130,11 +133,11 @@ class Container:
     palette: bytes  # mode P: RGB triples, 1 to 256; else empty
     transparency: bytes  # payload of PNG's tRNS; empty if there is none
     metadata: tuple[tuple[str, bytes], ...]  # (key, value) in order
-    alpha: tuple[int, bytes] | None  # (kind, data), kind CONSTANT, PNG or WEBP
-    stored: tuple[int, bytes] | None  # (kind, data), kind PNG or WEBP, for coding STORED
+    alpha: tuple[int, bytes] | None  # (kind, data), kind CONSTANT, PNG, WEBP or DEEP
+    stored: tuple[int, bytes] | None  # (kind, data), kind PNG, WEBP or DEEP, for coding STORED
     tiles: tuple[bytes, ...]  # for coding MODEL: one payload a tile, or a block of pictures
     model: bytes | None = None  # embedded model file
-    patch: bytes | None = None  # changes to the model: reserved, version 2 has none
+    patch: bytes | None = None  # changes to the model: reserved, no version has any
 
     def __post_init__(self) -> None:
         """Check every part against the header."""
@@ -155,6 +158,13 @@ class Front(NamedTuple):
     palette: bytes
     transparency: bytes
     metadata: tuple[tuple[str, bytes], ...]
+
+
+def version_of(c: Container) -> int:
+    """Return the version of the file (section 1): the lowest that has what the container holds."""
+    kinds = [part[0] for part in (c.alpha, c.stored) if part is not None]
+    by_model = c.header.depth == 16 and c.header.coding == Coding.MODEL
+    return DEEP_VERSION if by_model or DEEP in kinds else VERSION
 
 
 def tile_count(header: Header) -> int:
@@ -213,7 +223,11 @@ def read_header(data: bytes) -> Header:
             raise FormatError(f"first chunk is {_name(type_)}, must be HEAD")
         if length != _HEADER.size:
             raise FormatError(f"header length {length}, must be {_HEADER.size}")
-    return _unpack_header(read_chunk(data, _FIRST_CHUNK, "HEAD").payload)
+    header = _unpack_header(read_chunk(data, _FIRST_CHUNK, "HEAD").payload)
+    version = data[len(MAGIC)]
+    if version < DEEP_VERSION and header.depth == 16 and header.coding == Coding.MODEL:
+        raise FormatError(f"header: depth 16: coding MODEL has at most 8 in version {version}")
+    return header
 
 
 def read_container(data: bytes, *, max_pixels: int = 64_000_000) -> Container:
@@ -223,7 +237,11 @@ def read_container(data: bytes, *, max_pixels: int = 64_000_000) -> Container:
     """
     header = read_header(data)
     check_pixels(header, max_pixels)
-    return _assemble(header, _read_chunks(data, header))
+    c = _assemble(header, _read_chunks(data, header))
+    version = data[len(MAGIC)]
+    if version != version_of(c):
+        raise FormatError(f"version {version}: what the file holds is of version {version_of(c)}")
+    return c
 
 
 def check_pixels(header: Header, max_pixels: int) -> None:
@@ -280,8 +298,10 @@ def _check_magic(data: bytes) -> None:
     if len(data) <= len(MAGIC):
         raise FormatError(f"truncated: the file ends at byte {len(data)}, within magic and version")
     version = data[len(MAGIC)]
-    if version > VERSION:
-        raise FormatError(f"version {version} is newer than this pixzip reads ({VERSION}): a newer pixzip is needed")
+    if version > DEEP_VERSION:
+        raise FormatError(
+            f"version {version} is newer than this pixzip reads ({DEEP_VERSION}): a newer pixzip is needed"
+        )
     if version < VERSION:
         raise FormatError(f"version {version} was never released: it is not read")
 
@@ -400,7 +420,7 @@ def unpack_metadata(chunk: Chunk) -> tuple[str, bytes]:
 
 def write_container(c: Container) -> bytes:
     """Return the bytes of the file; the same Container gives the same bytes."""
-    parts = [MAGIC, bytes([VERSION]), _frame(HEAD, _pack_header(c.header))]
+    parts = [MAGIC, bytes([version_of(c)]), _frame(HEAD, _pack_header(c.header))]
     parts += [_frame(MODL, c.model)] if c.model is not None else []
     parts += [_frame(PALT, c.palette)] if c.palette else []
     parts += [_frame(TRNS, c.transparency)] if c.transparency else []
@@ -460,7 +480,6 @@ def _check_coding(h: Header) -> None:
         _require(not any(h.model_digest), f"model digest {h.model_digest.hex()}: must be 0 with coding STORED")
         _require(h.learning == 0, f"learning {h.learning}: must be 0 with coding STORED")
     else:
-        _require(h.depth <= 8, f"depth {h.depth}: coding MODEL has at most 8")
         fits = h.pictures == 1 or max(h.width, h.height) <= h.tile
         size = f"{h.pictures} pictures of {h.width} x {h.height} pixels"
         _require(fits, f"{size}: each must fit in one tile of {h.tile} x {h.tile}")
@@ -468,7 +487,7 @@ def _check_coding(h: Header) -> None:
 
 def _check_model(c: Container) -> None:
     """Section 2: no patch; an embedded model is the one that the header names."""
-    _require(c.patch is None, "model patch: version 2 has none")
+    _require(c.patch is None, "model patch: no version has any")
     if c.model is None:
         return
     _require(c.header.coding == Coding.MODEL, "embedded model: not with coding STORED")
@@ -501,7 +520,8 @@ def _check_stored(c: Container) -> None:
     if c.alpha is not None:
         _require(mode in ("LA", "RGBA"), f"alpha: mode {mode} has none")
         kind, data = c.alpha
-        _require(kind in (CONSTANT, PNG, WEBP), f"alpha of kind {kind}: must be 0, 1 or 2")
+        _require(kind in (CONSTANT, PNG, WEBP, DEEP), f"alpha of kind {kind}: must be 0, 1, 2 or 3")
+        _check_deep("alpha", kind, c.header)
         sample_bytes = c.header.depth // 8
         exact = kind != CONSTANT or len(data) == sample_bytes
         _require(exact, f"constant alpha of {len(data)} bytes: depth {c.header.depth} has {sample_bytes}")
@@ -513,8 +533,15 @@ def _check_stored(c: Container) -> None:
     else:
         _require(coding == Coding.STORED, "stored picture: not with coding MODEL")
         kind, data = c.stored
-        _require(kind in (PNG, WEBP), f"stored picture of kind {kind}: must be 1 or 2")
+        _require(kind in (PNG, WEBP, DEEP), f"stored picture of kind {kind}: must be 1, 2 or 3")
+        _check_deep("stored picture", kind, c.header)
+        apart = kind != DEEP or c.alpha is not None or mode not in ("LA", "RGBA")
+        _require(apart, f"stored picture of kind 3: mode {mode} needs alpha apart")
         _require(len(data) > 0, "stored picture: no data")
+
+
+def _check_deep(name: str, kind: int, header: Header) -> None:
+    _require(kind != DEEP or header.depth == 16, f"{name} of kind 3: depth {header.depth}, must be 16")
 
 
 def _name(type_: bytes) -> str:

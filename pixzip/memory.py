@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pixzip.container import BAND_PIXELS
 from pixzip.errors import LimitError
 from pixzip.image import WEBP_SIDE_PX
 from pixzip.model_file import Frozen, Network
@@ -28,6 +29,9 @@ _PNG_FILTER_BYTES, _PNG_FILTER_TIMES = 44 * MIB, 60
 _INTERVAL_ROWS_BYTES, _INTERVAL_ROW_BYTES = 16 * MIB, 128
 #: Of threads: operands, accumulators, and what the heads learn.
 _SCRATCH_BYTES = 12 * MIB
+#: Of 16-bit samples in a stream of their own: intervals, ranks and words of a sample, copies of a plane's, and of each
+#: value that planes list.
+_DEEP_SAMPLE_BYTES, _DEEP_PLANE_BYTES, _DEEP_VALUE_BYTES = 22, 16, 34 * 8
 #: What the C library's arena of a further thread keeps of memory that was freed.
 THREAD_BYTES = 16 * MIB
 
@@ -105,6 +109,25 @@ def decoding_tile(network: Frozen, tile: Tile) -> int:
     return 12 * n * tile.h * tile.w + _maps_bytes(network, tile) + _SCRATCH_BYTES
 
 
+def deep_block(pixels: int, planes: int) -> int:
+    """Bytes while low bytes, or samples of 16 bits, of one tile, block or band are coded in either direction."""
+    values = min(pixels, 1 << 16) * planes
+    return pixels * (_DEEP_SAMPLE_BYTES * planes + _DEEP_PLANE_BYTES) + _DEEP_VALUE_BYTES * values + 4 * MIB
+
+
+def _deep_tile(extent: Extent, tile: Tile) -> int:
+    """Bytes for the low bytes of one tile or block; 0 where there are none."""
+    return deep_block((tile.last - tile.first) * tile.h * tile.w, extent.planes) if extent.sample_bytes > 1 else 0
+
+
+def _deep_band(extent: Extent) -> int:
+    """Bytes for one band of a stored picture, beside the coded ones; 0 where there are none."""
+    if extent.sample_bytes == 1:
+        return 0
+    band = min(extent.pixels, max(BAND_PIXELS, extent.width))
+    return 2 * extent.samples_bytes + deep_block(band, extent.planes)
+
+
 def _as_png(extent: Extent) -> int:
     """Bytes while all samples are written as PNG, beside the samples themselves."""
     return 3 * extent.samples_bytes + min(_PNG_FILTER_BYTES, _PNG_FILTER_TIMES * extent.samples_bytes)
@@ -119,7 +142,7 @@ def _as_webp(extent: Extent) -> int:
 def _storing(extent: Extent) -> int:
     """Bytes while all samples are stored: as PNG, then as WebP, where several are one under another."""
     stacked = extent.samples_bytes if extent.pictures > 1 else 0
-    return stacked + max(_as_png(extent), _as_webp(extent))
+    return stacked + max(_as_png(extent), _as_webp(extent), _deep_band(extent))
 
 
 @dataclass(frozen=True)
@@ -155,7 +178,7 @@ def _what(extent: Extent) -> str:
 
 def _restoring(extent: Extent) -> int:
     """Bytes while a stored picture is read, beside the file: the planes that Pillow or zlib gives, and copies."""
-    return 4 * extent.samples_bytes + 8 * extent.pixels
+    return max(4 * extent.samples_bytes + 8 * extent.pixels, _deep_band(extent))
 
 
 def compressing(extent: Extent, file_bytes: int, network: Frozen, side: int) -> Need:
@@ -167,9 +190,10 @@ def compressing(extent: Extent, file_bytes: int, network: Frozen, side: int) -> 
     samples, tiles = extent.samples_bytes, extent.tiles(side)
     held = PROCESS_BYTES + file_bytes + samples * (2 if extent.pictures > 1 else 1)
     reading = PROCESS_BYTES + 2 * file_bytes + 3 * samples + 8 * extent.height * extent.width
-    a_tile = max(encoding_tile(network, tiles[0]), decoding_tile(network, tiles[0]))
+    a_tile = max(encoding_tile(network, tiles[0]), decoding_tile(network, tiles[0]), _deep_tile(extent, tiles[0]))
     otherwise = max(reading, held + _storing(extent), held + 2 * samples + _restoring(extent))
-    return Need(_what(extent), held + 3 * samples, a_tile, len(tiles), otherwise)
+    worked_on = held + (3 if extent.sample_bytes == 1 else 5) * samples  # high bytes are copies
+    return Need(_what(extent), worked_on, a_tile, len(tiles), otherwise)
 
 
 def decompressing(extent: Extent, file_bytes: int, network: Frozen | None, side: int) -> Need:
@@ -180,7 +204,9 @@ def decompressing(extent: Extent, file_bytes: int, network: Frozen | None, side:
         return Need(_what(extent), 0, 0, 1, held + samples + _restoring(extent))
     tiles = extent.tiles(side)
     with_alpha = samples if extent.planes in (2, 4) else 0
-    return Need(_what(extent), held + samples + with_alpha, decoding_tile(network, tiles[0]), len(tiles), 0)
+    of_high = samples if extent.sample_bytes > 1 else 0
+    a_tile = max(decoding_tile(network, tiles[0]), _deep_tile(extent, tiles[0]))
+    return Need(_what(extent), held + samples + with_alpha + of_high, a_tile, len(tiles), 0)
 
 
 def and_writing(need: Need, extent: Extent, file_bytes: int, *, webp: bool) -> Need:

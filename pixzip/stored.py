@@ -1,4 +1,4 @@
-"""Planes ↔ the smallest classical code stream: lossless WebP or PNG (docs/format.md, section 5).
+"""Planes ↔ the smallest code stream without a model: lossless WebP, PNG, or deep (docs/format.md, section 5).
 
 What pixzip falls back on where a model loses, and how it keeps alpha planes.
 """
@@ -15,14 +15,16 @@ from pixzip.errors import FormatError, ImageError, LimitError
 from pixzip.image import MODES, WEBP_SIDE_PX
 from pixzip.png import GRAY, PALETTE, Png, read_header, read_png, write_png
 
-STORED_PNG, STORED_WEBP = 1, 2
+STORED_PNG, STORED_WEBP, STORED_DEEP = 1, 2, 3
 
 #: Bytes of a WebP before its VP8L payload: "RIFF", size, "WEBP", "VP8L", size; then signature 2f and 28 + 1 + 3 bits.
 _VP8L_AT, _VP8L_HEADER_END = 20, 25
 
 
-def store(planes: NDArray[Any], mode: str, depth: int) -> tuple[int, bytes]:
-    """(kind, data): the shorter of PNG and, for 8-bit L, P, RGB and RGBA, WebP (lossless, exact, quality 75, method 4).
+def store(planes: NDArray[Any], mode: str, depth: int, threads: int = 1) -> tuple[int, bytes]:
+    """(kind, data): the shortest of PNG; for 8-bit L, P, RGB and RGBA WebP; for 16-bit L and RGB pixzip's own coding.
+
+    WebP is lossless, exact, of quality 75, method 4. threads: what the last may use, of 2^20 pixels or more each.
 
     planes is (c, h, w), uint8 or for depth 16 uint16. Indices of mode P, and alpha planes (mode L), are stored as gray.
     The same planes give the same bytes, as long as zlib and libwebp stay the same.
@@ -30,10 +32,16 @@ def store(planes: NDArray[Any], mode: str, depth: int) -> tuple[int, bytes]:
     candidates = [(STORED_PNG, write_png(Png(planes, _colour(mode), depth)))]
     if depth == 8 and mode != "LA" and max(planes.shape[1:]) <= WEBP_SIDE_PX:
         candidates.append((STORED_WEBP, _write_webp(planes)))
+    if depth == 16 and mode in ("L", "RGB"):
+        from pixzip.deep import encode_planes  # loads numba, which other stored pictures do without
+
+        candidates.append((STORED_DEEP, encode_planes(planes, threads)))
     return min(candidates, key=lambda candidate: len(candidate[1]))
 
 
-def restore(kind: int, data: bytes, shape: tuple[int, int, int], mode: str, depth: int) -> NDArray[Any]:
+def restore(
+    kind: int, data: bytes, shape: tuple[int, int, int], mode: str, depth: int, threads: int = 1
+) -> NDArray[Any]:
     """The planes (c, h, w) that store was given.
 
     Raises FormatError when the stream is damaged or does not hold just these planes; its own header is compared with
@@ -48,6 +56,12 @@ def restore(kind: int, data: bytes, shape: tuple[int, int, int], mode: str, dept
         if depth != 8 or mode == "LA":
             raise FormatError(f"stored WebP in mode {mode}, depth {depth}")
         return _restore_webp(data, shape)
+    if kind == STORED_DEEP:
+        if depth != 16 or mode not in ("L", "RGB"):
+            raise FormatError(f"stored picture of kind 3 in mode {mode}, depth {depth}")
+        from pixzip.deep import decode_planes
+
+        return decode_planes(data, shape, threads)
     raise FormatError(f"stored picture of unknown kind {kind}")
 
 

@@ -1,11 +1,11 @@
 """A .pxz file → its samples in plain Python integers, from docs/format.md and docs/model-format.md alone.
 
 Slow, short and without dependencies: as long as there is a Python, this file and the model file decode every picture
-that a model coded. It covers all of coding MODEL: any number of tiles or pictures, modes L, LA, RGB, RGBA and P,
-constant alpha. It does not look inside PNG and WebP files (coding STORED, alpha that varies), and it checks a model
-file for no more than it needs: it is an oracle for files at hand, not a shield against hostile ones.
+that a model coded. It covers all of coding MODEL: any number of tiles or pictures, modes L, LA, RGB, RGBA and P, 1 to
+16 bits a sample, constant alpha; and all of kind DEEP. It does not look inside PNG and WebP files, and it checks a
+model file for no more than it needs: it is an oracle for files at hand, not a shield against hostile ones.
 
-    width, height, pictures = decode(file_bytes, model_bytes)
+    width, height, pictures = decode(file_bytes, model_bytes)           model_bytes: b"" for coding STORED
     pictures[i][plane][y][x]            planes in the order of format.md, section 3
 """
 
@@ -15,7 +15,11 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from decimal import ROUND_HALF_UP, Decimal, localcontext
+from math import isqrt
 from operator import mul
 from typing import Any, NamedTuple
 
@@ -25,7 +29,7 @@ Plane = list[list[int]]  # rows of samples
 MAGIC = b"\x89PXZ\r\n\x1a\n"
 PLANES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 1}  # by mode id: L, LA, RGB, RGBA, P
 WITH_ALPHA = (2, 4)
-KNOWN_TYPES = (b"HEAD", b"MODL", b"PALT", b"TRNS", b"ALPH", b"TILE")
+KNOWN_TYPES = (b"HEAD", b"MODL", b"PALT", b"TRNS", b"ALPH", b"STOR", b"TILE")
 PICTURES_A_BLOCK = 1024
 WINDOW = [
     *[(-3, dx) for dx in range(-3, 4)],
@@ -48,18 +52,20 @@ def require(condition: bool, reason: str) -> None:
 def decode(file_bytes: bytes, model_bytes: bytes) -> tuple[int, int, list[list[Plane]]]:
     """Width, height and pictures[i][plane][y][x] of a .pxz file; `model_bytes`: the model file its header names."""
     header, chunks = read_chunks(file_bytes)
-    require(hashlib.sha256(model_bytes).digest()[:8] == header.model_digest, "coded with another model")
-    model = read_model(model_bytes)
     pictures = [
         [[[0] * header.width for _ in range(header.height)] for _ in range(PLANES[header.mode])]
         for _ in range(header.pictures)
     ]
-    for payload, block in zip(chunks[b"TILE"], blocks_of(header), strict=True):
-        decode_block(payload, block, header, model, pictures)
+    if header.coding == 2:
+        colours = range(PLANES[header.mode] - (header.mode in WITH_ALPHA))
+        decode_stored(chunks[b"STOR"][0], colours, header, pictures)
+    else:
+        require(hashlib.sha256(model_bytes).digest()[:8] == header.model_digest, "coded with another model")
+        model = read_model(model_bytes)
+        for payload, block in zip(chunks[b"TILE"], blocks_of(header), strict=True):
+            decode_payload(payload, block, header, model, pictures)
     if header.mode in WITH_ALPHA:
-        alpha = constant_alpha(chunks[b"ALPH"][0])
-        for planes in pictures:
-            planes[-1] = [[alpha] * header.width for _ in range(header.height)]
+        decode_alpha(chunks[b"ALPH"][0], header, pictures)
     require(max_sample(pictures) < 1 << header.depth, "a sample out of range")
     palette, transparency = (b"".join(chunks.get(name, [])) for name in (b"PALT", b"TRNS"))
     require(checksum(header, pictures, palette, transparency) == header.checksum, "pixels checksum")
@@ -86,19 +92,23 @@ class Header(NamedTuple):
 def read_chunks(data: bytes) -> tuple[Header, dict[bytes, list[bytes]]]:
     """The header, and the payloads of all chunks by type."""
     require(data[:8] == MAGIC, "magic")
-    require(data[8:9] == b"\x02", "version")
+    require(data[8:9] in (b"\x02", b"\x03"), "version")
     kind, payload, at = read_chunk(data, 9)
     require(kind == b"HEAD" and len(payload) == 43, "header")
     header = Header(*struct.unpack("<IIIBBBBHB8s16s", payload))
     check_header(header)
     chunks: dict[bytes, list[bytes]] = {}
-    tiles = len(list(blocks_of(header)))
-    while len(chunks.get(b"TILE", [])) < tiles:
+    last, count = (b"STOR", 1) if header.coding == 2 else (b"TILE", len(list(blocks_of(header))))
+    while len(chunks.get(last, [])) < count:
         kind, payload, at = read_chunk(data, at)
         require(kind in KNOWN_TYPES or kind[:1].islower(), f"critical chunk {kind!r}")
         chunks.setdefault(kind, []).append(payload)
     require(at == len(data), "trailing bytes")
     require((b"ALPH" in chunks) == (header.mode in WITH_ALPHA), "alpha chunk")
+    kinds = [chunks[name][0][0] for name in (b"ALPH", b"STOR") if name in chunks]
+    deep = 3 in kinds or (header.depth == 16 and header.coding == 1)
+    require(data[8] == (3 if deep else 2), "a version that is not the file's")
+    require(3 not in kinds or header.depth == 16, "kind DEEP with 8 bits")
     return header, chunks
 
 
@@ -114,10 +124,13 @@ def read_chunk(data: bytes, at: int) -> tuple[bytes, bytes, int]:
 
 
 def check_header(header: Header) -> None:
-    require(header.coding == 1, "coding")
+    require(header.coding in (1, 2), "coding")
     require(min(header.width, header.height, header.pictures, header.lanes, header.tile) >= 1, "a size of 0")
-    require(header.mode in PLANES and header.depth in (1, 2, 4, 8) and header.lanes <= 64, "mode, depth or lanes")
-    require(header.pictures == 1 or max(header.width, header.height) <= header.tile, "pictures larger than a tile")
+    require(header.mode in PLANES and header.depth in (1, 2, 4, 8, 16) and header.lanes <= 64, "mode, depth or lanes")
+    require(
+        header.coding == 2 or header.pictures == 1 or max(header.width, header.height) <= header.tile,
+        "pictures larger than a tile",
+    )
 
 
 class Block(NamedTuple):
@@ -142,9 +155,34 @@ def blocks_of(header: Header) -> Iterator[Block]:
             yield Block(0, 1, top, left, min(header.tile, header.height - top), min(header.tile, header.width - left))
 
 
-def constant_alpha(payload: bytes) -> int:
-    require(len(payload) == 2 and payload[0] == 0, "alpha that varies is not covered here")
-    return payload[1]
+def decode_alpha(payload: bytes, header: Header, pictures: list[list[Plane]]) -> None:
+    """Fills in the last plane of each picture (section 5)."""
+    last = len(pictures[0]) - 1
+    if payload[0] != 0:
+        decode_stored(payload, range(last, last + 1), header, pictures)
+        return
+    require(len(payload) == 1 + -(-header.depth // 8), "constant alpha of another length")
+    alpha = int.from_bytes(payload[1:], "little")
+    for planes in pictures:
+        planes[last] = [[alpha] * header.width for _ in range(header.height)]
+
+
+def decode_stored(payload: bytes, planes: range, header: Header, pictures: list[list[Plane]]) -> None:
+    """Fills in these planes of all pictures from kind DEEP (section 5): bands of the pictures under one another."""
+    require(payload[0] == 3, "PNG and WebP files are not covered here")
+    require(header.depth == 16, "kind DEEP of 8 bits")
+    rows, at = max(1, 2**20 // header.width), 1
+    height = header.pictures * header.height
+    for top in range(0, height, rows):
+        length, at = read_varint(payload, at)
+        require(at + length <= len(payload), "the payload ends within a band")
+        size = (min(rows, height - top), header.width)
+        (band,) = decode_deep(payload[at : at + length], 1, len(planes), *size, None)
+        at += length
+        for k, plane in enumerate(planes):
+            for y, row in enumerate(band[k], top):
+                pictures[y // header.height][plane][y % header.height] = row
+    require(at == len(payload), "bytes after the last band")
 
 
 def max_sample(pictures: list[list[Plane]]) -> int:
@@ -159,7 +197,7 @@ def checksum(header: Header, pictures: list[list[Plane]], palette: bytes, transp
     for planes in pictures:
         for plane in planes:
             for row in plane:
-                digest.update(bytes(row))
+                digest.update(struct.pack(f"<{len(row)}H", *row) if header.depth == 16 else bytes(row))
     for extra in (palette, transparency):
         digest.update(struct.pack("<I", len(extra)) + extra)
     return digest.digest()
@@ -180,10 +218,14 @@ class Lane:
 
     def symbol(self, left: Vector) -> int:
         """The next symbol; `left` has the lower ends of its possible values' intervals, and 2^24 at the end."""
+        return self.symbol_of(left.__getitem__, len(left) - 1)
+
+    def symbol_of(self, left: Callable[[int], int], count: int) -> int:
+        """The next symbol, 0 to count - 1, of intervals that begin at left(symbol)."""
         q = self.state % 2**24
-        symbol = max(i for i in range(len(left) - 1) if left[i] <= q)
-        frequency = left[symbol + 1] - left[symbol]
-        self.state = (self.state >> 24) * frequency + q - left[symbol]
+        symbol = bisect_right(range(count), q, key=left) - 1
+        frequency = left(symbol + 1) - left(symbol)
+        self.state = (self.state >> 24) * frequency + q - left(symbol)
         if self.state < 2**32 and self.words:
             self.state = self.state << 32 | self.words.pop()
         return symbol
@@ -216,6 +258,25 @@ def read_varint(payload: bytes, at: int) -> tuple[int, int]:
             require((byte > 0 or i == 0) and value < 2**32, "varint")
             return value, at + i + 1
     raise Refused("varint of over five bytes")
+
+
+def decode_payload(payload: bytes, block: Block, header: Header, model: Model, pictures: list[list[Plane]]) -> None:
+    """Decodes a TILE chunk into its place in `pictures`, with low bytes where samples have 16 bits (section 6)."""
+    if header.depth < 16:
+        decode_block(payload, block, header, model, pictures)
+        return
+    length, at = read_varint(payload, 0)
+    require(at + length <= len(payload), "the payload ends within the high bytes")
+    decode_block(payload[at : at + length], block, header, model, pictures)
+    rows, columns = slice(block.top, block.top + block.height), slice(block.left, block.left + block.width)
+    colours = 3 if header.mode in (3, 4) else 1
+    here = pictures[block.first : block.first + block.count]
+    high = [[[row[columns] for row in plane[rows]] for plane in planes[:colours]] for planes in here]
+    size = (block.count, colours, block.height, block.width)
+    for planes, found in zip(here, decode_deep(payload[at + length :], *size, high), strict=True):
+        for c in range(colours):
+            for y in range(block.height):
+                planes[c][block.top + y][columns] = found[c][y]
 
 
 def decode_block(payload: bytes, block: Block, header: Header, model: Model, pictures: list[list[Plane]]) -> None:
@@ -806,3 +867,193 @@ def med(w: int, n: int, nw: int) -> int:
     if nw <= min(w, n):
         return max(w, n)
     return w + n - nw
+
+
+# format.md, section 12: samples of 16 bits
+
+
+def decode_deep(
+    data: bytes, n: int, c: int, height: int, width: int, high: list[list[Plane]] | None
+) -> list[list[Plane]]:
+    """Samples [picture][plane][y][x] of a stream; `high`: their high bytes, where it holds the low ones only."""
+    require(len(data) > 0 and data[0] >> c == 0 and len(data) % 4 == 1, "flags or words")
+    lane = Lane(list(struct.unpack(f"<{len(data) // 4}I", data[1:])))
+    values = [read_values(lane) if data[0] >> k & 1 else list(range(2**16)) for k in range(c)]
+    planes = [DeepPlane(values[k], 7 + 5 * k) for k in range(c)]
+    pictures = []
+    for i in range(n):
+        for plane in planes:
+            plane.begin(height, width)
+        for y in range(height):
+            for k, plane in enumerate(planes):
+                for x in range(width):
+                    plane.decode(lane, planes[:k], y, x, None if high is None else high[i][k][y][x])
+        pictures.append([[[p.values[p.ranks[y, x]] for x in range(width)] for y in range(height)] for p in planes])
+    lane.end()
+    return pictures
+
+
+def read_values(lane: Lane) -> Vector:
+    chances: dict[Any, int] = defaultdict(lambda: 2**15)
+
+    def bit(which: Any) -> int:
+        p = chances[which] if which is not None else 2**15
+        found = lane.symbol([0, 2**24 - 256 * p, 2**24])
+        chances[which] = min(p + ((2**16 - p) >> 5), 2**16 - 64) if found else max(p - (p >> 5), 64)
+        return found
+
+    count = 1 + sum(bit(None) << place for place in range(15, -1, -1))
+    values, gap, same = [-1], 1, 0
+    for _ in range(count):
+        same = bit(("same", same))
+        if not same:
+            before, length = gap.bit_length(), 1
+            while length < 17 and bit(("length", before, length)):
+                length += 1
+            gap = 1
+            for _ in range(length - 1):
+                gap = 2 * gap + bit(("top", length, gap) if gap < 8 else None)
+        values.append(values[-1] + gap)
+        require(values[-1] < 2**16, "a listed value over 65535")
+    return values[1:]
+
+
+def logistic_table() -> Vector:
+    """T_0 .. T_256."""
+    with localcontext() as context:
+        context.prec = 60
+        exact = [Decimal(2**28) / (1 + (Decimal(-k) / 16).exp()) for k in range(257)]
+        return [int(value.to_integral_value(ROUND_HALF_UP)) for value in exact]
+
+
+T = logistic_table()
+S = [isqrt(2 ** (76 - i)) for i in range(52)]
+
+
+def logistic(i: int, z: int) -> int:
+    v = min(abs(z) * S[i] >> 20, 2**22 - 1)
+    k = v >> 14
+    t = T[k] + ((T[k + 1] - T[k]) * (v % 2**14) >> 14)
+    return t if z >= 0 else 2**28 - t
+
+
+class Around(NamedTuple):
+    """The neighbours of a sample, or numbers that belong to them."""
+
+    w: int
+    ww: int
+    n: int
+    nw: int
+    ne: int
+    nn: int
+    nne: int
+
+
+def around(a: dict[tuple[int, int], int], first: int, width: int, y: int, x: int) -> Around:
+    """Neighbours of (y, x) in a plane that goes on beyond its ends."""
+
+    def at(y: int, x: int) -> int:
+        if x < 0:
+            return first if y == 0 else a[y - 1, 0]
+        return a[y, min(x, width - 1)]
+
+    w, ww = at(y, x - 1), at(y, x - 2)
+    if y == 0:
+        return Around(w, ww, w, w, w, w, w)
+    above = y - 1 if y == 1 else y - 2
+    return Around(w, ww, at(y - 1, x), at(y - 1, x - 1), at(y - 1, x + 1), at(above, x), at(above, x + 1))
+
+
+def median_of(a: Around) -> int:
+    return sorted((a.w, a.n, a.w + a.n - a.nw))[1]
+
+
+class DeepPlane:
+    """What decoding one plane of 16 bits knows and learns."""
+
+    def __init__(self, values: Vector, features: int) -> None:
+        self.values = values
+        self.weights = [0] * features
+        self.shares: dict[tuple[int, int], Vector] = defaultdict(lambda: [2**18] * 4)
+        self.uses: dict[tuple[int, int], int] = defaultdict(int)
+
+    def begin(self, height: int, width: int) -> None:
+        """A picture; what was learned stays."""
+        self.width = width
+        self.ranks: dict[tuple[int, int], int] = {}
+        self.errors: dict[tuple[int, int], int] = {}
+        self.misses: list[dict[tuple[int, int], int]] = [{} for _ in range(5)]
+
+    def ranks_around(self, y: int, x: int) -> Around:
+        return around(self.ranks, len(self.values) // 2, self.width, y, x)
+
+    def decode(self, lane: Lane, before: list[DeepPlane], y: int, x: int, high: int | None) -> None:
+        """The sample at (y, x) of the plane after those `before`."""
+        f, guesses = self.guess(before, y, x)
+        p = self.predict(guesses, y, x)
+        context = self.context(before, y, x)
+        scales = [clip(context[1] - 4 + 2 * j, 0, 51) for j in range(4)]
+        shares = self.shares[context]
+
+        def below(r: int) -> int:
+            z = 64 * r - 32 - p
+            return (sum(s * logistic(i, z) for s, i in zip(shares, scales, strict=True)) >> 20) + 4 * r
+
+        first, last = 0, len(self.values)
+        if high is not None:
+            first, last = bisect_left(self.values, 256 * high), bisect_left(self.values, 256 * high + 256)
+        require(first < last, "a high byte that no value has")
+        r, n = first, last - first
+        if n > 1:
+            start, total = below(first), below(last) - below(first)
+            r += lane.symbol_of(lambda i: (below(first + i) - start) * (2**24 - n) // total + i, n)
+        self.ranks[y, x] = r
+        self.errors[y, x] = abs(64 * r - p)
+        for k, g in enumerate(guesses):
+            self.misses[k][y, x] = abs(64 * r - g)
+        gain = ((64 * r - guesses[0]) << 25) // (len(f) + sum(v * v for v in f))
+        self.weights = [
+            clip(w + (gain * v + 2**15 >> 16), -(2**24), 2**24) for w, v in zip(self.weights, f, strict=True)
+        ]
+        if n > 1:
+            z = 64 * r - p
+            parts = [s * (logistic(i, z + 32) - logistic(i, z - 32) + 1) for s, i in zip(shares, scales, strict=True)]
+            whole = (sum(parts) >> 20) + 1
+            rate = max(4096, 65536 // (self.uses[context] + 2))
+            moved = [max(s + ((q // whole - s) * rate >> 16), 4096) for s, q in zip(shares, parts, strict=True)]
+            self.shares[context] = moved
+            self.uses[context] += 1
+
+    def guess(self, before: list[DeepPlane], y: int, x: int) -> tuple[Vector, Vector]:
+        """Features and guesses."""
+        a = self.ranks_around(y, x)
+        m = median_of(a)
+        features = [value - m for value in (a.w, a.n, a.nw, a.ne, a.ww, a.nn, a.nne)]
+        guesses = [64 * m, 64 * (a.w + a.n - a.nw), 32 * (a.w + a.ne), 32 * (a.n + a.ne + a.w - a.nw)]
+        for other in before[::-1]:
+            p, b = other.ranks[y, x], other.ranks_around(y, x)
+            features += [value - median_of(b) for value in (p, b.w, b.n, b.nw, b.ne)]
+        if before:
+            p, b = before[-1].ranks[y, x], before[-1].ranks_around(y, x)
+            difference = Around(*(own - theirs for own, theirs in zip(a, b, strict=True)))
+            guesses[0] = 64 * (p + median_of(difference))
+            guesses[2] = 64 * p + 32 * (difference.w + difference.n)
+        learned = 64 * m + (sum(map(mul, self.weights, features)) >> 14)
+        return features, [clip(g, 0, 64 * (len(self.values) - 1)) for g in (learned, *guesses)]
+
+    def predict(self, guesses: Vector, y: int, x: int) -> int:
+        near = [around(misses, 0, self.width, y, x) for misses in self.misses]
+        missed = [a.w + a.ww + a.n + a.nw + a.ne for a in near]
+        ratios = [(min(missed) + 5) * 1024 // (value + 5) for value in missed]
+        return sum(r**3 * g for r, g in zip(ratios, guesses, strict=True)) // sum(r**3 for r in ratios)
+
+    def context(self, before: list[DeepPlane], y: int, x: int) -> tuple[int, int]:
+        a = around(self.errors, 1024, self.width, y, x)
+        size = 2 * a.w + a.ww + 2 * a.n + a.nw + a.ne + a.nn >> 3
+        b = (size + 1).bit_length() - 1
+        half = (size + 1) >> (b - 1) & 1 if b else 0
+        z = 0
+        if before:
+            error = before[-1].errors[y, x]
+            z = 1 if 2 * error < size else 2 if 2 * error < 3 * size else 3
+        return z, min(2 * b + half, 47)

@@ -611,7 +611,7 @@ def with_header(data: bytes, at: int, field: bytes) -> bytes:
 BAD_FILES: dict[str, tuple[Callable[[bytes], bytes], int, str]] = {
     "wrong magic": (lambda d: b"GIF89a" + d[6:], 4, "not a .pxz file"),
     "empty": (lambda d: b"", 4, "truncated"),
-    "newer version": (lambda d: d[:8] + b"\3" + d[9:], 4, "newer"),
+    "newer version": (lambda d: d[:8] + b"\4" + d[9:], 4, "newer"),
     "truncated in the header": (lambda d: d[:30], 4, "truncated"),
     "truncated in the pixels": (lambda d: d[:-1], 4, "truncated"),
     "flipped bit in the header": (lambda d: flipped(d, 20), 4, "header CRC"),

@@ -241,6 +241,7 @@ def split(data: bytes) -> list[tuple[bytes, bytes]]:
 # One bad file per reason (docs/format.md, section 10).
 
 VERSION_BYTE = 8
+DEEP_ALPH, DEEP_STOR = frame(b"ALPH", b"\3\0"), frame(b"STOR", b"\3\0")
 HEAD_CRC = zlib.crc32(b"HEAD" + head_payload())
 
 
@@ -255,7 +256,7 @@ BAD_FILES: list[tuple[str, bytes, str]] = [
     ("text mode", GOLDEN.replace(b"\r\n", b"\n"), "not a .pxz file: starts with 8950585a0a1a0a02, must be"),
     ("short", b"GI", "not a .pxz file: starts with 4749, must be"),
     ("no version", GOLDEN[:8], "truncated: the file ends at byte 8, within magic and version"),
-    ("newer", patched(GOLDEN, VERSION_BYTE, b"\3"), "version 3 is newer than this pixzip reads (2)"),
+    ("newer", patched(GOLDEN, VERSION_BYTE, b"\4"), "version 4 is newer than this pixzip reads (3)"),
     ("version 0", patched(GOLDEN, VERSION_BYTE, b"\0"), "version 0 was never released"),
     ("version 1", patched(GOLDEN, VERSION_BYTE, b"\1"), "version 1 was never released"),
     ("no chunks", GOLDEN[:9], "truncated: the file ends at byte 9, HEAD is missing"),
@@ -285,7 +286,7 @@ BAD_FILES: list[tuple[str, bytes, str]] = [
     ("no lanes", file(TILE, lanes=0), "header: lanes 0: must be 1 to 64"),
     ("lanes", file(TILE, lanes=65), "header: lanes 65: must be 1 to 64"),
     ("no tile", file(TILE, tile=0), "header: tile 0: must be 1 to 65535"),
-    ("16 bits by model", file(TILE, depth=16), "header: depth 16: coding MODEL has at most 8"),
+    ("16 bits by model", file(TILE, depth=16), "header: depth 16: coding MODEL has at most 8 in version 2"),
     ("digest of stored", file(STOR, coding=2), f"header: model digest {DIGEST.hex()}: must be 0 with coding STORED"),
     ("pictures larger than a tile", file(TILE, pictures=2, width=9, tile=8),
         "header: 2 pictures of 9 x 1 pixels: each must fit in one tile of 8 x 8"),
@@ -344,10 +345,17 @@ BAD_FILES: list[tuple[str, bytes, str]] = [
         r"metadata key '\xe9': must be printable ASCII, no space"),
     ("alpha of RGB", file(ALPH, TILE, mode=3), "alpha: mode RGB has none"),
     ("alpha missing", file(TILE, mode=4), "alpha missing: mode RGBA has it"),
-    ("kind of alpha", file(frame(b"ALPH", b"\3\0"), TILE, mode=4), "alpha of kind 3: must be 0, 1 or 2"),
+    ("kind of alpha", file(frame(b"ALPH", b"\4\0"), TILE, mode=4), "alpha of kind 4: must be 0, 1, 2 or 3"),
+    ("deep alpha of 8 bits", file(DEEP_ALPH, TILE, mode=4), "alpha of kind 3: depth 8, must be 16"),
+    ("deep alpha, old version", stored(DEEP_ALPH, STOR, mode=2, depth=16),
+        "version 2: what the file holds is of version 3"),
+    ("deep, old version", stored(DEEP_STOR, depth=16), "version 2: what the file holds is of version 3"),
+    ("new version in vain", patched(GOLDEN, VERSION_BYTE, b"\3"), "version 3: what the file holds is of version 2"),
+    ("deep of 8 bits", stored(DEEP_STOR), "stored picture of kind 3: depth 8, must be 16"),
+    ("deep with alpha within", stored(DEEP_STOR, mode=2, depth=16), "stored picture of kind 3: mode LA needs alpha"),
     ("long constant", file(frame(b"ALPH", b"\0\1\2"), TILE, mode=4), "constant alpha of 2 bytes: depth 8 has 1"),
     ("short constant", stored(ALPH, STOR, mode=2, depth=16), "constant alpha of 1 bytes: depth 16 has 2"),
-    ("kind of stored", stored(frame(b"STOR", b"\0data")), "stored picture of kind 0: must be 1 or 2"),
+    ("kind of stored", stored(frame(b"STOR", b"\0data")), "stored picture of kind 0: must be 1, 2 or 3"),
 ]  # fmt: skip
 
 
@@ -368,6 +376,18 @@ def test_every_crafted_file_is_bad_for_its_own_reason() -> None:
     read_container(file(ALPH, TILE, mode=4))
     read_container(file(frame(b"MODL", MODEL_FILE), TILE))
     read_container(file(TILE, TILE, pictures=1025))
+    for newer in (file(TILE, depth=16), stored(DEEP_STOR, depth=16), stored(DEEP_ALPH, STOR, mode=2, depth=16)):
+        read_container(patched(newer, VERSION_BYTE, b"\3"))
+
+
+def test_the_lowest_version_that_can_say_it_is_written() -> None:
+    newer = [file(TILE, depth=16), stored(DEEP_STOR, depth=16), stored(DEEP_ALPH, DEEP_STOR, mode=4, depth=16)]
+    for data in (*newer, file(TILE), stored(STOR, depth=16), file(ALPH, TILE, mode=4)):
+        right, wrong = (b"\3", b"\2") if data in newer else (b"\2", b"\3")
+        good = patched(data, VERSION_BYTE, right)
+        assert write_container(read_container(good)) == good
+        with pytest.raises(FormatError):
+            read_container(patched(data, VERSION_BYTE, wrong))
 
 
 def test_unknown_ancillary_chunks_are_passed_over() -> None:
@@ -432,7 +452,7 @@ def test_header_refuses_what_no_file_can_hold(changes: dict[str, object], reason
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"patch": b"?"}, "model patch: version 2 has none"),
+        ({"patch": b"?"}, "model patch: no version has any"),
         ({"tiles": ()}, "0 tile payloads, the header implies 1"),
         ({"tiles": (b"a", b"b")}, "2 tile payloads, the header implies 1"),
         ({"tiles": (b"",)}, "a tile payload is empty"),

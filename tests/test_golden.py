@@ -48,13 +48,22 @@ def test_golden_file_is_written_again_byte_for_byte(path: Path, engine: str) -> 
     assert again == path.read_bytes()
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if "8x6" in f.name or "one-pixel" in f.name], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if any(n in f.name for n in ("8x6", "one-pixel", "ramp16"))], ids=lambda p: p.stem
+)
 def test_reference_decoder_agrees_on_golden_file(path: Path) -> None:
     header = read_header(path.read_bytes())
-    if header.coding == Coding.STORED:
+    stored = header.coding == Coding.STORED
+    if stored and header.depth < 16:
         pytest.skip("stored: nothing for the reference decoder")
-    model = find_model(header.model_digest).data
+    model = b"" if stored else find_model(header.model_digest).data
     width, height, pictures = reference_decode(path.read_bytes(), model)
     expected = read_image(source(path).read_bytes()).planes
     assert (height, width) == expected.shape[1:]
-    np.testing.assert_array_equal(np.array(pictures[0], dtype=np.uint8), expected)
+    np.testing.assert_array_equal(np.array(pictures[0], dtype=expected.dtype), expected)
+
+
+def test_golden_files_of_16_bits_are_of_all_codings() -> None:
+    found = {f.name.split(".")[0]: pixzip.inspect(f.read_bytes()) for f in FILES}
+    deep = {name: info.coding for name, info in found.items() if info.depth == 16}
+    assert deep == {"photo16-40x33": "model", "photo16-8x6": "model", "ramp16-15x11": "deep"}

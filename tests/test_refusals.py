@@ -208,7 +208,7 @@ def test_limits_that_no_test_can_afford_to_reach(monkeypatch: pytest.MonkeyPatch
 def test_files_that_a_small_model_codes(tmp_path: Path, model: Path) -> None:
     gray = tmp_path / "gray.safetensors"
     gray.write_bytes(stack_model(pictures="gray").data)
-    with pytest.raises(UsageError, match="model gray codes pictures of mode L or LA with 8 bits a sample"):
+    with pytest.raises(UsageError, match="model gray codes pictures of mode L or LA with 8 or 16 bits a sample"):
         pixzip.compress(picture_of("RGB", 8, 3, 4), model=gray)
     c = read_container(pixzip.compress(model_picture(24, 32), model=model, threads=1))
     broken = write_container(replace(c, tiles=(b"\x80" * len(c.tiles[0]),)))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pixzip.errors import FormatError
 from pixzip.png import Png, write_png
-from pixzip.stored import STORED_PNG, STORED_WEBP, restore, store
+from pixzip.stored import STORED_DEEP, STORED_PNG, STORED_WEBP, restore, store
 
 KINDS = [("L", 1), ("L", 2), ("L", 4), ("L", 8), ("L", 16), ("LA", 8), ("LA", 16), ("RGB", 8), ("RGB", 16)]
 KINDS += [("RGBA", 8), ("RGBA", 16), ("P", 1), ("P", 2), ("P", 4), ("P", 8)]
@@ -105,7 +105,10 @@ def gray_png(samples: NDArray[Any]) -> bytes:
 
 
 FAULTS: dict[str, tuple[int, bytes, tuple[int, int, int], str, int]] = {
-    "unknown kind 3": (3, gray_png(GRAY), GRAY.shape, "L", 8),
+    "unknown kind 4": (4, gray_png(GRAY), GRAY.shape, "L", 8),
+    "kind 3 in mode L, depth 8": (STORED_DEEP, b"\1\0", GRAY.shape, "L", 8),
+    "kind 3 in mode LA, depth 16": (STORED_DEEP, b"\1\0", (2, 9, 11), "LA", 16),
+    "length of band 0": (STORED_DEEP, b"", GRAY.shape, "L", 16),
     "shape (3, 9, 11) in mode L": (STORED_PNG, gray_png(GRAY), RGB.shape, "L", 8),
     "depth 3": (STORED_PNG, gray_png(GRAY), GRAY.shape, "L", 3),
     "not a PNG": (STORED_PNG, b"garbage", GRAY.shape, "L", 8),

@@ -46,6 +46,8 @@ def _described(found: Info) -> Iterator[tuple[str, str]]:
             "payload",
             f"{found.payload_bytes} bytes, tiles of {found.tile}, {found.lanes} lanes, learning {found.learning}",
         )
+        if found.low_bytes:
+            yield "low bytes", f"{found.low_bytes} bytes of the payload"
     else:
         yield "stored", f"{found.coding}, {found.payload_bytes} bytes"
     if found.model_embedded_bytes:
