@@ -308,7 +308,8 @@ def ask_reference(data: bytes, c: container.Container, samples: bytes | None) ->
         return
     if samples is None:
         raise Fault("the reference decoder decodes what was refused")
-    if bytes(sample for picture in found for plane in picture for row in plane for sample in row) != samples:
+    dtype = np.uint16 if c.header.depth == 16 else np.uint8
+    if b"".join(np.array(picture, dtype).tobytes() for picture in found) != samples:
         raise Fault("the reference decoder gives other pixels")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pixzip.errors import OutputError, UsageError
 
+ON_WINDOWS = os.name == "nt"
 #: What no file on Windows can be called, whatever its suffix.
 _DEVICES = (
     "con",
@@ -79,7 +80,7 @@ def check_target(target: Path, *, force: bool) -> None:
     """
     if not os.path.isdir(target.parent):
         raise OutputError(f"cannot write {target}: no folder {target.parent}")
-    if os.name == "nt" and (fault := windows_fault(target.name)) is not None:
+    if ON_WINDOWS and (fault := windows_fault(target.name)) is not None:
         raise OutputError(f"cannot write {target}: the name {fault}")
     try:
         target.lstat()

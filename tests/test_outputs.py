@@ -176,7 +176,7 @@ def test_names_that_windows_has_not() -> None:
 def test_windows_is_given_none_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "aux.png"
     check_target(target, force=False)
-    monkeypatch.setattr(files.os, "name", "nt")
+    monkeypatch.setattr(files, "ON_WINDOWS", True)
     with pytest.raises(OutputError, match=r"aux\.png is that of a device"):
         check_target(target, force=True)
 
