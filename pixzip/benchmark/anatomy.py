@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from pixzip.container import HEAD, HEADER_BYTES, MAGIC, TILE, Coding, read_container
+from pixzip.deep import parts_of
 from pixzip.entropy import read_lanes
 
 #: What stands before and after a chunk's payload: type, length, CRC.
@@ -20,10 +21,10 @@ _PARTS = {
     b"STOR": "stored",
 }
 #: All parts, in the order of the file. header: sizes, model digest and pixels checksum; frames: types, lengths and
-#: CRCs of all chunks; words: what the lanes' coders wrote.
+#: CRCs of all chunks; words: what the lanes' coders wrote; low_bytes: of 16-bit pictures, and where they begin.
 PARTS = (
     *("magic", "header", "frames", "model_file", "palette", "metadata", "alpha", "stored"),
-    *("lane_table", "words", "other"),
+    *("lane_table", "words", "low_bytes", "other"),
 )
 
 
@@ -39,9 +40,11 @@ def anatomy(file: bytes) -> dict[str, int]:
         payload = file[at + 8 : at + 8 + length]
         out["frames"] += _FRAME_BYTES
         if type_ == TILE:
-            words = 4 * len(read_lanes(payload, lanes).words)
+            high = parts_of(payload)[0] if container.header.depth == 16 else payload
+            words = 4 * len(read_lanes(high, lanes).words)
             out["words"] += words
-            out["lane_table"] += length - words
+            out["lane_table"] += len(high) - words
+            out["low_bytes"] += length - len(high)
         else:
             out[_PARTS.get(type_, "other")] += length
         at += _FRAME_BYTES + length
