@@ -129,6 +129,16 @@ def test_failure_leaves_nothing(run: Run, folder: Path, model: Path, monkeypatch
     assert list(folder.iterdir()) == []
 
 
+def test_file_that_cannot_be_read_is_named_and_stops_no_shipped_model(run: Run, folder: Path) -> None:
+    (folder / "odd.safetensors").mkdir(parents=True)
+    done = run("models")
+    assert (done.code, done.err.count("\n")) == (ModelError.exit_code, 1)
+    assert "odd.safetensors: cannot be read: Is a directory" in done.err
+    assert find_model("default").name == "default"
+    coded = pixzip.compress(model_picture(24, 32), threads=1)
+    assert pixzip.decompress(coded, threads=1).height == 24
+
+
 def test_folder_is_the_users_own_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PIXZIP_MODELS")
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
