@@ -77,7 +77,7 @@ def _push_all(left: NDArray[np.uint32], frequency: NDArray[np.uint32], words: ND
 
 
 def words_of(left: NDArray[np.uint32], frequency: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """encode_words in a kernel of ours: the same words in a tenth of the time and memory."""
+    """encode_words in a kernel of ours, one pass without copies: the same words."""
     words = np.empty(3 * len(left) // 4 + 3, dtype=np.uint32)
     return words[: _push_all(left, frequency, words)].copy()
 

@@ -92,7 +92,7 @@ class MaskedConv(nn.Module):
 class MaskedConvByPixel(MaskedConv):
     """A 1×1 convolution whose result lies in memory pixel by pixel, its outputs side by side as a softmax reads them.
 
-    Transposing logits afterwards would take as long as two LSTM layers do.
+    This spares a transposed copy of all logits.
     """
 
     def forward(self, x: Tensor) -> Tensor:

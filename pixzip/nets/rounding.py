@@ -1,8 +1,8 @@
 """Float weights → int8 weights whose errors cancel on what a product reads, instead of each the nearest (GPTQ).
 
 Inputs of a product are correlated, after a ReLU above all by their means. So the error of one weight can be made up for
-by the weights that are rounded after it: Frantar et al. 2022, "GPTQ" (arXiv 2210.17323), algorithm 1, in float64. A
-PixelCNN on raw values lost 6 % by rounding its logits' weights to the nearest, and loses 0.1 % with this.
+by the weights that are rounded after it: Frantar et al. 2022, "GPTQ" (arXiv 2210.17323), algorithm 1, in float64.
+docs/networks.md says what freezing loses with it.
 """
 
 from __future__ import annotations
@@ -83,9 +83,10 @@ def gathered(network: nn.Module) -> Iterator[Rounding]:
     sums: dict[nn.Module, tuple[Tensor, int]] = {}
 
     def keep(module: Any, arguments: Any) -> None:
-        x = module.windows(arguments[0].detach()).double()
-        before, count = sums.get(module, (torch.zeros((), dtype=torch.float64), 0))
-        sums[module] = before + x @ x.t(), count + x.shape[1]
+        for picture in arguments[0].detach().split(1):  # windows of a large map are many times the map
+            x = module.windows(picture).double()
+            before, count = sums.get(module, (torch.zeros((), dtype=torch.float64), 0))
+            sums[module] = before + x @ x.t(), count + x.shape[1]
 
     convolutions = [module for module in network.modules() if isinstance(module, MaskedConv)]
     handles = [module.register_forward_pre_hook(keep) for module in convolutions]

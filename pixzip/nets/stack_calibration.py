@@ -89,11 +89,17 @@ class Conditioning:
     exponent: int
 
 
-def first_exponents(network: Stack, crops: NDArray[np.uint8], given: Conditioning | None = None) -> dict[str, int]:
-    """Exponents of least squared error."""
+def _activations(network: Stack, crops: NDArray[np.uint8], given: Conditioning | None) -> dict[str, Tensor]:
+    """What _watched leaves of one pass over the crops."""
     seen: dict[str, Tensor] = {}
     with torch.no_grad(), _watched(network, seen):
         network.outputs(network.prepare(crops), torch.float32, None if given is None else given.real)
+    return seen
+
+
+def first_exponents(network: Stack, crops: NDArray[np.uint8], given: Conditioning | None = None) -> dict[str, int]:
+    """Exponents of least squared error."""
+    seen = _activations(network, crops, given)
     e = {} if given is None else {"conditioning": given.exponent}
     e |= {"stream": stream_exponent(float(seen["stream"]))}
     for name, (_, rectified) in readers(network).items():
@@ -153,9 +159,7 @@ def divergence(
 
 def reaches(network: Stack, crops: NDArray[np.uint8], given: Conditioning | None = None) -> dict[str, Tensor]:
     """How far each feature of every activation reaches: (features,) of each."""
-    seen: dict[str, Tensor] = {}
-    with torch.no_grad(), _watched(network, seen):
-        network.outputs(network.prepare(crops), torch.float32, None if given is None else given.real)
+    seen = _activations(network, crops, given)
     found = {}
     for name, (_, rectified) in readers(network).items():
         values = torch.relu(seen[name]) if rectified else seen[name].abs()
