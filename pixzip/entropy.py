@@ -1,14 +1,16 @@
 """Intervals of 2^24 ↔ 32-bit words: the range variant of asymmetric numeral systems, one stack a lane (docs/format.md).
 
-Encoding goes through constriction; decoding is a few lines of integer arithmetic that run inside the decoder's kernel
-and pop the same words (``decode_words`` is constriction's own decoder, for comparison).
+Encoding goes through constriction, where there is one: its builds leave out ARM under Linux, and there a kernel of ours
+writes the same words. Decoding is a few lines of integer arithmetic that run inside the decoder's kernel and pop the
+same words (``decode_words`` is constriction's own decoder, for comparison).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,10 +49,22 @@ def interval_rows(
     return symbols, rows.astype(np.float32)
 
 
+@cache
+def _constriction() -> Any:
+    """Its module of streams; None where it is not installed."""
+    try:
+        import constriction
+    except ImportError:
+        return None
+    return constriction.stream
+
+
 def encode_words(left: NDArray[np.uint32], frequency: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """One lane: intervals in decoding order (n,) → words; the decoder pops them from the end."""
-    coder = constriction.stream.stack.AnsCoder()
-    family = constriction.stream.model.Categorical(perfect=False)
+    stream = _constriction()
+    if stream is None:
+        return words_of(left, frequency)
+    coder, family = stream.stack.AnsCoder(), stream.model.Categorical(perfect=False)
     for stop in range(len(left), 0, -_ENCODE_AT_ONCE):
         piece = slice(max(0, stop - _ENCODE_AT_ONCE), stop)
         symbols, rows = interval_rows(left[piece], frequency[piece])
@@ -84,8 +98,8 @@ def words_of(left: NDArray[np.uint32], frequency: NDArray[np.uint32]) -> NDArray
 
 def decode_words(words: NDArray[np.uint32], rows: NDArray[np.float32]) -> NDArray[np.int32]:
     """constriction's decoder: words and integer rows w (n, symbols) with sum 2^24 - symbols → symbols (n,)."""
-    coder = constriction.stream.stack.AnsCoder(words)
-    family = constriction.stream.model.Categorical(perfect=False)
+    stream = _constriction()
+    coder, family = stream.stack.AnsCoder(words), stream.model.Categorical(perfect=False)
     return np.asarray(coder.decode(family, rows), dtype=np.int32)
 
 

@@ -162,6 +162,7 @@ def test_logistic_table_is_the_nearest_integers() -> None:
 
 
 def test_words_are_those_of_constriction() -> None:
+    pytest.importorskip("constriction")
     random = np.random.default_rng(3)
     for count in (0, 1, 2, 3, 1000):
         left = random.integers(0, 2**24 - 3, count).astype(np.uint32)

@@ -1,4 +1,5 @@
-"""Without PyTorch: a process that cannot import it decodes, codes, verifies and serves Pillow, to the same bytes."""
+"""Without PyTorch and constriction: a process that cannot import them decodes, codes, verifies, serves Pillow, to the
+same bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ HIDE = """if True:
 
         @staticmethod
         def find_spec(name, path=None, target=None):
-            hidden = name.partition(".")[0] in ("torch", "safetensors", "triton")
+            hidden = name.partition(".")[0] in ("torch", "safetensors", "triton", "constriction")
             return None if hidden else PathFinder.find_spec(name, path, target)
 
     sys.meta_path[sys.meta_path.index(PathFinder)] = Without
@@ -45,6 +46,12 @@ ALL_WAYS = """if True:
         pass
     else:
         sys.exit("torch can be imported")
+    try:
+        import constriction
+    except ModuleNotFoundError:
+        pass
+    else:
+        sys.exit("constriction can be imported")
     import pixzip, pixzip.pillow
     from PIL import Image
     photo, golden, expected, model = sys.argv[1:]
