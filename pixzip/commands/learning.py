@@ -72,6 +72,8 @@ def train(
         from pixzip.data.cache import default_cache
         from pixzip.training import config, loop, report
         from pixzip.training.processes import joined
+        from pixzip.training.threads import keep_memory
+    keep_memory()
     if preset and config_file:
         raise UsageError("--preset and --config exclude each other")
     tables = config.read_tables(config_file) if config_file else config.preset_tables(preset or "default")

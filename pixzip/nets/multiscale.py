@@ -123,6 +123,11 @@ class MultiScale(nn.Module):
         small = self.small.prepare(picked(crops, factor))
         return MultiScaleBatch(small, large, unknown_pixels(crops.shape[1], crops.shape[2], factor))
 
+    def hidden_matrices(self) -> dict[str, int]:
+        """Of both networks, as Stack.hidden_matrices."""
+        nets = {"small": self.small, "large": self.large}
+        return {f"{k}.{name}": count for k, net in nets.items() for name, count in net.hidden_matrices().items()}
+
     def conditioning(self, batch: MultiScaleBatch, dtype: torch.dtype) -> Tensor:
         """(n, c, h, w) of the whole pictures; what the upsampling makes beyond their edges is cut off."""
         inputs = torch.from_numpy(batch.small.inputs).to(self.small.first.bias.device, dtype)

@@ -125,6 +125,14 @@ class Stack(nn.Module):
         self.skips = nn.ModuleList([MaskedConv("B", wide, wide, g, gain=1 / math.sqrt(skips)) for _ in range(skips)])
         self.head = Head(config, g)
 
+    def hidden_matrices(self) -> dict[str, int]:
+        """Parameters between the first layer and the logits, by name; how many matrices stand side by side in each."""
+        ends = {id(self.first.weight), id(self.head.last.weight)}
+        inner = [name for name, p in self.named_parameters() if p.ndim > 1 and id(p) not in ends]
+        gates = ("input_to_state.weight", "state_to_state", "condition.weight")
+        four = [name for name in inner if self.recurrent and name.endswith(gates)]
+        return dict.fromkeys(inner, 1) | dict.fromkeys(four, 4)
+
     def features(self, inputs: Tensor, conditioning: Tensor | None = None) -> Tensor:
         """Input of the head: (n, i, h, w) → (n, 2h, h, w). A skip connection carries what each layer reads."""
         x = self.first(inputs)

@@ -27,6 +27,7 @@ from pixzip.training.processes import Processes
 from pixzip.training.report import Entry, Log, silent
 from pixzip.training.schedule import rate_at
 from pixzip.training.start import begin_from
+from pixzip.training.threads import Threads, shares
 from pixzip.training.watch import Watch
 
 #: Pixels that validation works on at once.
@@ -52,13 +53,14 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
 @dataclass
 class Trainer:
-    """A run with what it works on: pictures, folder, processes and log."""
+    """A run with what it works on: pictures, folder, processes, threads and log."""
 
     run: Run
     crops: RandomCrops
     held_out: Pixels
     folder: Path
     processes: Processes
+    threads: Threads = field(default_factory=Threads)
     log: Log | None = None
     recent: list[float] = field(default_factory=list)
     stopped: Callable[[], int] = lambda: 0
@@ -75,14 +77,18 @@ class Trainer:
 
     # -------------------------------------------------------------------- one step
 
-    def parts(self, step: int) -> list[Any]:
-        """This process's share of a step's batch, prepared, in as many parts as gradients are accumulated over."""
+    def parts(self, step: int) -> list[list[Any]]:
+        """This process's share of a step's batch, prepared: what gradients are accumulated over, for each thread."""
         settings = self.run.config.training
         count = settings.batch // (self.processes.world * settings.accumulate)
         first = self.processes.rank * count * settings.accumulate
-        attempt = len(self.run.setbacks)
+        attempt, prepare = len(self.run.setbacks), self.run.network.prepare
         starts = range(first, first + count * settings.accumulate, count)
-        return [self.run.network.prepare(self.crops.batch(attempt, step, range(i, i + count))) for i in starts]
+        each = shares(count, self.threads.count)
+        return [
+            [prepare(self.crops.batch(attempt, step, range(i + own.start, i + own.stop))) for own in each]
+            for i in starts
+        ]
 
     def nats(self, batch: Any) -> Tensor:
         """Of a batch, in the phase that the run is in."""
@@ -90,21 +96,29 @@ class Trainer:
             return integers.integer_nats(self.run.network, batch, self.run.exponents)
         return self._float_nats(batch, getattr(torch, self.run.config.training.precision))
 
-    def gradients(self, parts: list[Any]) -> float:
+    def gradients(self, parts: list[list[Any]]) -> float:
         """Put the gradients of the whole batch, over all processes, in place; returns its bits/dim."""
-        for optimiser in self.run.optimisers:
-            optimiser.zero_grad()
-        sub_pixels = sum(part.sub_pixels for part in parts) * self.processes.world
+        parameters = [p for p in self.run.network.parameters() if p.requires_grad]
+        for p in parameters:
+            p.grad = None
+        sub_pixels = sum(batch.sub_pixels for part in parts for batch in part) * self.processes.world
+
+        def of(batch: Any) -> tuple[float, tuple[Tensor | None, ...]]:
+            mean = self.nats(batch) / sub_pixels
+            return mean.item(), torch.autograd.grad(mean, parameters, allow_unused=True)
+
         loss = 0.0
         for part in parts:
-            mean = self.nats(part) / sub_pixels
-            mean.backward()
-            loss += mean.item()
+            for mean, gradients in self.threads.map(of, part):
+                loss += mean
+                for p, gradient in zip(parameters, gradients, strict=True):
+                    if gradient is not None:
+                        p.grad = gradient.clone() if p.grad is None else p.grad.add_(gradient)  # two may share one
         (total,) = self.processes.sum([loss])
-        self.processes.sum_gradients(self.run.network.parameters())
+        self.processes.sum_gradients(parameters)
         return total / math.log(2)
 
-    def step(self, parts: list[Any]) -> str | None:
+    def step(self, parts: list[list[Any]]) -> str | None:
         """One optimiser step; returns what is wrong where the loss says so, and leaves the weights as they were."""
         run, settings = self.run, self.run.config.training
         bits = self.gradients(parts)
@@ -139,18 +153,18 @@ class Trainer:
         run = self.run
         count = max(1, _VALIDATION_PX // (crops.shape[1] * crops.shape[2]))
         starts = range(0, len(crops), count)[self.processes.rank :: self.processes.world]
-        nats, sub_pixels = 0.0, 0.0
-        averaged = run.average.in_place(run.network) if run.average is not None else nullcontext()
-        with torch.no_grad(), averaged:
-            for start in starts:
-                batch = run.network.prepare(crops[start : start + count])
-                if integer:
-                    assert run.exponents is not None
-                    nats += integers.integer_nats(run.network, batch, run.exponents).item()
-                else:
-                    nats += run.network.nats(batch, torch.float32).item()
-                sub_pixels += batch.sub_pixels
-        nats, sub_pixels = self.processes.sum([nats, sub_pixels])
+
+        @torch.no_grad()
+        def of(start: int) -> tuple[float, float]:
+            batch = run.network.prepare(crops[start : start + count])
+            if not integer:
+                return run.network.nats(batch, torch.float32).item(), batch.sub_pixels
+            assert run.exponents is not None
+            return integers.integer_nats(run.network, batch, run.exponents).item(), batch.sub_pixels
+
+        with run.average.in_place(run.network) if run.average is not None else nullcontext():
+            found = self.threads.map(of, starts)
+        nats, sub_pixels = self.processes.sum([math.fsum(column) for column in zip(*found, strict=True)] or [0.0, 0.0])
         return nats / sub_pixels / math.log(2)
 
     def begin_integers(self) -> None:
@@ -159,7 +173,8 @@ class Trainer:
         if run.average is not None:
             run.average.become_weights(run.network)
         sample = run.network.prepare(integers.calibration_crops(self.crops))
-        run.exponents = self.processes.agreed(integers.calibrate(run.network, sample))
+        with self.threads.outside(self.threads.count):
+            run.exponents = self.processes.agreed(integers.calibrate(run.network, sample))
         run.watch, run.best = Watch(), math.inf
 
     # -------------------------------------------------------------------- checkpoints
@@ -204,12 +219,13 @@ class Trainer:
 
     def go(self) -> int:
         """Train to the end, or until a signal: its number is returned, the state saved."""
-        while self.run.done < self.run.config.training.all_steps:
-            trouble, number = self._until_trouble()
-            if number:
-                return number
-            if trouble:
-                self.set_back(trouble)
+        with self.threads.outside(1):
+            while self.run.done < self.run.config.training.all_steps:
+                trouble, number = self._until_trouble()
+                if number:
+                    return number
+                if trouble:
+                    self.set_back(trouble)
         return 0
 
     def _until_trouble(self) -> tuple[str | None, int]:
@@ -298,7 +314,9 @@ def train(
     if config.training.quantised_steps and not integers.has_integers(run.network):
         raise TrainingError(f"{config.architecture} is not trained on its integers: set training.quantised_steps to 0")
     say(f"{len(pictures)} training pictures, {len(held_out)} validation crops of {len(validation)} pictures")
-    trainer = Trainer(run, crops, held_out, folder, processes)
+    by_torch = device == "cuda" or config.training.compile  # one batch, and threads inside each operation
+    threads = Threads(1 if by_torch else torch.get_num_threads())
+    trainer = Trainer(run, crops, held_out, folder, processes, threads)
     if processes.leads:
         _make_folder(folder)
     if trainer.resume(allow_changes=allow_changes):

@@ -30,7 +30,9 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised; each update has the size of an AdamW one (0.2 * sqrt(larger side)).
 
     A group's ``blocks`` is the number of matrices that stand side by side in each of its parameters, such as the
-    four gates of an LSTM. torch has a Muon of its own since 2.9, without blocks; pixzip runs on 2.6.
+    four gates of an LSTM. A parameter is a matrix (inputs, outputs) or the weight of a convolution (outputs, inputs,
+    rows, columns), whose taps count as inputs. torch has a Muon of its own since 2.9, without blocks; pixzip runs on
+    2.6.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], rate: float, momentum: float, weight_decay: float) -> None:
@@ -46,18 +48,21 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(p)
                 state["momentum"].lerp_(p.grad, 1 - group["momentum"])
                 towards = p.grad.lerp(state["momentum"], group["momentum"])
+                matrix = towards if p.ndim == 2 else towards.flatten(1).t()
                 parts = [
                     orthogonalised(part) * (0.2 * math.sqrt(max(part.shape)))
-                    for part in towards.chunk(group["blocks"], dim=1)
+                    for part in matrix.chunk(group["blocks"], dim=1)
                 ]
-                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(torch.cat(parts, dim=1), alpha=-group["lr"])
+                update = torch.cat(parts, dim=1)
+                update = update if p.ndim == 2 else update.t().reshape(p.shape)
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
 
 
 def make_optimisers(network: nn.Module, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
     """The optimisers of a network's parameters; each group's ``share`` is its rate over the schedule's.
 
     Raises TrainingError for Muon on a network that does not say which of its parameters are matrices between layers
-    (``hidden_matrices``, see TrunkModel).
+    (``hidden_matrices``, see TrunkModel and Stack).
     """
     named = dict(network.named_parameters())
     if settings.optimiser == "rmsprop":
