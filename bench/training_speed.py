@@ -3,10 +3,9 @@
     python bench/training_speed.py [--preset default] [--steps 6] [--profile]
 
 One thread, whole steps of the training loop: crops, passes, clipping, optimiser. Seconds are the process's own CPU
-time, so that other work on the machine counts less; the three loops take turns, so that it counts for all alike.
-Numbers are medians; the loss is the mean of the last steps, ten at most, and says whether the loops learn alike.
+time, so that other work on the machine counts less; both phases take turns, so that it counts for both alike. Numbers
+are medians; the loss is the mean of the last steps, ten at most. bench/first_loop.py compares with the first loop.
 
-plain       the float phase with the elementwise passes of the first training loop, in torch's operations
 float       the float phase
 quantised   the phase on integers, from exponents by squared error (what they are changes no time)
 products    the products of such a step alone, with the same shapes and strides: the machine's rate on them
@@ -16,8 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pixzip.data.cache import pictures_of
 from pixzip.data.crops import RandomCrops
-from pixzip.nets import fused, layers, trunk
 from pixzip.nets.calibration import observe
 from pixzip.nets.exponents import calibrate
 from pixzip.training.checkpoint import Run
@@ -57,28 +54,6 @@ def begin_integers(made: Trainer) -> None:
     batch = made.run.network.prepare(made.crops.batch(0, 0, range(4)))
     seen = observe(made.run.network, torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors))
     made.run.exponents = calibrate(made.run.config.model.blocks, seen)
-
-
-@contextmanager
-def plain_passes() -> Iterator[None]:
-    """Within the block the elementwise passes are torch's operations, as before pixzip.nets.fused."""
-
-    def relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
-        return gradient.mul_(output > 0)
-
-    places: list[tuple[Any, str, Any]] = [
-        (fused, "_on_cpu", lambda t: False),
-        (layers, "relu_gradient", relu_gradient),
-        (trunk, "relu_gradient", relu_gradient),
-    ]
-    before = [getattr(module, name) for module, name, _ in places]
-    for module, name, function in places:
-        setattr(module, name, function)
-    try:
-        yield
-    finally:
-        for (module, name, _), function in zip(places, before, strict=True):
-            setattr(module, name, function)
 
 
 def step(made: Trainer) -> float:
@@ -146,7 +121,7 @@ def main(preset: str, steps: int, profiled: bool) -> None:
     torch.set_num_threads(1)
     config = from_tables(preset_tables(preset))
     config = replace(config, training=replace(config.training, spike=0.0))
-    loops = {name: trainer(config) for name in ("plain", "float", "quantised")}
+    loops = {name: trainer(config) for name in ("float", "quantised")}
     begin_integers(loops["quantised"])
     if profiled:
         for name in ("float", "quantised"):
@@ -156,24 +131,18 @@ def main(preset: str, steps: int, profiled: bool) -> None:
     times: dict[str, list[float]] = {name: [] for name in loops}
     for i in range(steps + 1):
         for name, made in loops.items():
-            if name == "plain":
-                with plain_passes():
-                    took = step(made)
-            else:
-                took = step(made)
+            took = step(made)
             if i:  # the first warms up
                 times[name].append(took)
-    alone = {name: products(loops[name]) for name in ("float", "quantised")}
     for name, made in loops.items():
         each_s = sorted(times[name])[steps // 2]
         loss = float(np.mean(made.recent[steps + 1 - min(steps, 10) : steps + 1]))
-        ratios = sorted(p / own for p, own in zip(times["plain"], times[name], strict=True))
-        line = f"{name:<10}{pixels / each_s:>10,.0f} pixels/s  {ratios[steps // 2]:.2f} times plain"
-        if name in alone:
-            product_s = products_s(alone[name])
-            rate = macs(alone[name]) / product_s / 1e9
-            line += f"  products alone {rate:.0f} G MAC/s, of which the step reaches {100 * product_s / each_s:.0f} %"
-        print(f"{line}  loss {loss:.4f}")
+        found = products(made)
+        product_s = products_s(found)
+        print(
+            f"{name:<10}{pixels / each_s:>10,.0f} pixels/s  loss {loss:.4f}  products alone "
+            f"{macs(found) / product_s / 1e9:.0f} G MAC/s, of which the step reaches {100 * product_s / each_s:.0f} %"
+        )
 
 
 def _show_profile(made: Trainer) -> None:

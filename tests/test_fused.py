@@ -19,10 +19,11 @@ def random(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
 
 
 def cell(pre: torch.Tensor, before: torch.Tensor, dtype: torch.dtype, width: int = WIDTH) -> list[torch.Tensor]:
-    """Cells, hidden states and gates of lstm_cell, computed in dtype, as float32."""
+    """Cells, hidden states and gates of lstm_cell, computed in dtype, as float32; the bias is not small."""
     m, k = before.shape
+    bias = random(4 * k, seed=7)
     after, h, gates = torch.empty(m, k), torch.empty(m, k, dtype=dtype), torch.empty(m, 4 * k, dtype=dtype)
-    fused.lstm_cell(pre.to(dtype), width, before, after, h, gates)
+    fused.lstm_cell(pre.to(dtype), bias, width, before, after, h, gates)
     return [after, h.float(), gates.float()]
 
 
@@ -65,19 +66,18 @@ def test_a_zero_column_in_the_wrong_place_is_seen() -> None:
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
 def test_softmax_equals_torch(scale: float) -> None:
-    logits, symbols = random(50, 256, scale=scale), torch.arange(50) * 5
+    logits, bias, symbols = random(50, 256, scale=scale), random(256, seed=1, scale=scale), torch.arange(50) * 5
     d_bias, reference = torch.zeros(256), torch.zeros(256)
-    nats, d_logits = fused.softmax_nats(logits.bfloat16(), symbols, d_bias)
-    expected, d_expected = fused.softmax_nats(logits.clone(), symbols, reference)
+    nats, d_logits = fused.softmax_nats(logits.bfloat16(), bias, symbols, d_bias)
+    expected, d_expected = fused.softmax_nats(logits.clone(), bias, symbols, reference)
     assert nats == pytest.approx(expected, rel=1e-6)
     torch.testing.assert_close(d_logits.float(), d_expected, atol=2**-12, rtol=2**-8)
     torch.testing.assert_close(d_bias, reference, atol=1e-4, rtol=1e-5)
 
 
 def test_softmax_of_all_negative_logits_is_finite() -> None:
-    nats, d_logits = fused.softmax_nats(
-        torch.full((2, 256), -1e4).bfloat16(), torch.zeros(2, dtype=torch.int64), torch.zeros(256)
-    )
+    logits, symbols = torch.full((2, 256), -1e4).bfloat16(), torch.zeros(2, dtype=torch.int64)
+    nats, d_logits = fused.softmax_nats(logits, torch.zeros(256), symbols, torch.zeros(256))
     assert nats == pytest.approx(2 * torch.log(torch.tensor(256.0)).item())
     assert d_logits.float().sum().abs() < 1e-2
 
@@ -85,20 +85,42 @@ def test_softmax_of_all_negative_logits_is_finite() -> None:
 def test_not_a_number_shows_in_the_loss() -> None:
     logits = torch.zeros(3, 256)
     logits[1, 7] = float("nan")
-    nats, _ = fused.softmax_nats(logits.bfloat16(), torch.zeros(3, dtype=torch.int64), torch.zeros(256))
+    symbols = torch.zeros(3, dtype=torch.int64)
+    nats, _ = fused.softmax_nats(logits.bfloat16(), torch.zeros(256), symbols, torch.zeros(256))
     assert nats != nats
 
 
-def test_relu_gradient_is_masked_by_the_output() -> None:
-    output = torch.tensor([0.0, 1.0, 0.0, 2.0]).bfloat16()
-    assert fused.relu_gradient(torch.ones(4).bfloat16(), output).tolist() == [0, 1, 0, 1]
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_rectifying_adds_the_bias_first(dtype: torch.dtype) -> None:
+    out, bias = random(30, 40), random(40, seed=1)
+    got = fused.rectify(out.to(dtype).clone(), bias)
+    torch.testing.assert_close(got.float(), (out + bias).relu(), atol=0, rtol=2**-8)
+    assert (got == 0).any() and (got > 0).any() and not (got < 0).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_gradient_of_rectifying_is_masked_by_the_output_and_summed(dtype: torch.dtype) -> None:
+    output, gradient = random(300, 40).relu().to(dtype), random(300, 40, seed=1).to(dtype)
+    sums = torch.ones(40)
+    got = fused.rectify_gradient(gradient.clone(), output, sums)
+    assert torch.equal(got, gradient * (output > 0))
+    torch.testing.assert_close(sums, 1 + got.float().sum(0), atol=0.05 if dtype == torch.bfloat16 else 1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("based", [False, True])
+def test_bias_and_base_are_added_in_place(based: bool, dtype: torch.dtype) -> None:
+    out, bias, base = random(30, 40), random(40, seed=1), random(30, 40, seed=2)
+    got = out.to(dtype).clone()
+    fused.add_bias(got, bias, base.to(dtype) if based else None)
+    torch.testing.assert_close(got.float(), out + bias + based * base, atol=2**-7, rtol=2**-8)
 
 
 def test_softmax_of_integer_logits_equals_torch() -> None:
     logits = (random(40, 256, scale=300.0)).to(torch.int32)
     symbols, d_bias, reference = torch.arange(40), torch.zeros(256), torch.zeros(256)
     nats, d_logits = fused.integer_softmax_nats(logits, 2.0**-6, symbols, d_bias)
-    expected, d_expected = fused.softmax_nats(logits * 2.0**-6, symbols, reference)
+    expected, d_expected = fused.softmax_nats(logits * 2.0**-6, torch.zeros(256), symbols, reference)
     assert nats == pytest.approx(expected, rel=1e-6)
     torch.testing.assert_close(d_logits.float(), d_expected, atol=2**-12, rtol=2**-8)
     torch.testing.assert_close(d_bias, reference, atol=1e-4, rtol=1e-5)

@@ -50,6 +50,12 @@ class FlatMap:
         for lo in range(self.guard, self.size, self.chunk):
             yield lo, min(lo + self.chunk, self.size)
 
+    def row_groups(self) -> Iterator[tuple[int, int]]:
+        """Ranges [first, last) that cover all rows, of as many as a chunk holds, one at least."""
+        count = max(1, self.chunk // self.row)
+        for first in range(0, self.h, count):
+            yield first, min(first + count, self.h)
+
     def empty(self, channels: int, dtype: torch.dtype) -> Tensor:
         """A matrix whose guard is zero and whose rows are not yet written."""
         out = torch.empty(self.size, channels, dtype=dtype)

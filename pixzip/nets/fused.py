@@ -122,18 +122,56 @@ def _exp(x: np.float32) -> np.float32:
 
 
 @_inlined
-def _largest(bits: Bits) -> np.float32:
-    """The largest of some bfloat16: integers in the same order, as LLVM makes vectors of integer maxima only."""
-    top = np.int32(-32768)
-    for j in range(bits.shape[0]):
-        b = np.int32(np.int16(bits[j]))
-        top = max(top, b ^ ((b >> np.int32(15)) & np.int32(0x7FFF)))
-    return load(np.uint16(top ^ ((top >> np.int32(15)) & np.int32(0x7FFF))))
+def _ordered(value: np.float32) -> np.int32:
+    """An integer that is the larger the larger a float32 is: LLVM makes vectors of integer maxima only."""
+    whole = np.int32(_as_bits(value))
+    return whole ^ ((whole >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+@_inlined
+def _from_ordered(whole: np.int32) -> np.float32:
+    return _as_float(np.uint32(whole ^ ((whole >> np.int32(31)) & np.int32(0x7FFFFFFF))))
 
 
 @_fast
-def _lstm_forward(pre: Bits, width: int, before: Real, after: Real, h: Bits, gates: Bits) -> None:
-    """Equation 3 on one row of positions: pre (m, 4k) → after (m, k), h (m, k), gates (m, 4k) in order o, f, i, g.
+def _rectify(out: Bits, bias: Real) -> None:
+    """max(out + bias, 0) in place; out (m, k), bias (k,)."""
+    m, k = out.shape
+    for p in range(m):
+        for j in range(k):
+            out[p, j] = store(max(load(out[p, j]) + bias[j], np.float32(0.0)))
+
+
+@_fast
+def _rectify_gradient(gradient: Bits, output: Bits, d_bias: Real) -> None:
+    """Zero where the output is, in place; what is left is added to d_bias (k,)."""
+    m, k = gradient.shape
+    for p in range(m):
+        for j in range(k):
+            gradient[p, j] = gradient[p, j] if output[p, j] != 0 else np.uint16(0)
+        for j in range(k):
+            d_bias[j] += load(gradient[p, j])
+
+
+@_fast
+def _add_bias(out: Bits, bias: Real) -> None:
+    m, k = out.shape
+    for p in range(m):
+        for j in range(k):
+            out[p, j] = store(load(out[p, j]) + bias[j])
+
+
+@_fast
+def _add_bias_and_base(out: Bits, bias: Real, base: Bits) -> None:
+    m, k = out.shape
+    for p in range(m):
+        for j in range(k):
+            out[p, j] = store(load(out[p, j]) + bias[j] + load(base[p, j]))
+
+
+@_fast
+def _lstm_forward(pre: Bits, bias: Real, width: int, before: Real, after: Real, h: Bits, gates: Bits) -> None:
+    """Equation 3 on rows of positions: pre (m, 4k) + bias (4k,) → after, h (m, k), gates (m, 4k) in order o, f, i, g.
 
     Every (width + 1)th position is the zero column of a FlatMap and gets zeros. Short loops over few arrays: LLVM makes
     no vector instructions of long ones, for fear that the arrays overlap.
@@ -149,7 +187,7 @@ def _lstm_forward(pre: Bits, width: int, before: Real, after: Real, h: Bits, gat
             h[p] = 0
             continue
         for j in range(4 * k):
-            real[j] = load(pre[p, j])
+            real[j] = load(pre[p, j]) + bias[j]
         for j in range(3 * k):
             ofi[j] = sigmoid(ofi[j])
         for j in range(k):
@@ -235,15 +273,18 @@ def _row_nats(values: Real, top: np.float32, symbol: int, d_bias: Real, gradient
 
 
 @_fast
-def _softmax_nats(logits: Bits, symbols: NDArray[np.int64], d_bias: Real) -> float:
-    """Sum of −log softmax at the true symbols, of logits (m, 256); logits become their gradient, d_bias its sum."""
+def _softmax_nats(logits: Bits, bias: Real, symbols: NDArray[np.int64], d_bias: Real) -> float:
+    """Sum of −log softmax of logits (m, 256) + bias at the symbols; logits become their gradient, d_bias its sum."""
     m, n = logits.shape
     values = np.empty(n, np.float32)
     nats = 0.0
     for p in range(m):
+        top = np.int32(-(2**31))
         for j in range(n):
-            values[j] = load(logits[p, j])
-        nats += _row_nats(values, _largest(logits[p]), symbols[p], d_bias, logits[p])
+            values[j] = load(logits[p, j]) + bias[j]
+        for j in range(n):
+            top = max(top, _ordered(values[j]))
+        nats += _row_nats(values, _from_ordered(top), symbols[p], d_bias, logits[p])
     return nats
 
 
@@ -303,17 +344,16 @@ def _add_taps(into: Bits, first: int, grad: Bits, offsets: NDArray[np.int64]) ->
     taps = offsets.shape[0]
     real = np.empty(c, np.float32)
     for q in range(offsets.min(), m + offsets.max()):
-        row = into[first + q]
+        to = first + q
         for i in range(c):
-            real[i] = load(row[i])
+            real[i] = load(into[to, i])
         for j in range(taps):
             p = q - offsets[j]
             if 0 <= p < m:
-                part = grad[p, j * c : (j + 1) * c]
                 for i in range(c):
-                    real[i] += load(part[i])
+                    real[i] += load(grad[p, j * c + i])
         for i in range(c):
-            row[i] = store(real[i])
+            into[to, i] = store(real[i])
 
 
 @_fast
@@ -335,16 +375,17 @@ def _on_cpu(t: Tensor) -> bool:
     return t.dtype is torch.bfloat16 and t.device.type == "cpu"
 
 
-def lstm_cell(pre: Tensor, width: int, before: Tensor, after: Tensor, h: Tensor, gates: Tensor) -> None:
+def lstm_cell(pre: Tensor, bias: Tensor, width: int, before: Tensor, after: Tensor, h: Tensor, gates: Tensor) -> None:
     """Equation 3 on one row of a FlatMap, in place: fills after (m, k) float32, h (m, k) and gates (m, 4k).
 
-    pre (m, 4k), before (m, k) float32; gates in the order o, f, i, g. Every (width + 1)th position gets zeros.
+    pre (m, 4k) without its bias (4k,) float32, before (m, k) float32; gates in the order o, f, i, g. Every
+    (width + 1)th position gets zeros.
     """
     if _on_cpu(pre):
-        _lstm_forward(bits(pre), width, before.numpy(), after.numpy(), bits(h), bits(gates))
+        _lstm_forward(bits(pre), bias.numpy(), width, before.numpy(), after.numpy(), bits(h), bits(gates))
         return
     k = before.shape[1]
-    pre = pre.float()
+    pre = pre.float() + bias
     pre[:, : 3 * k].sigmoid_()
     pre[:, 3 * k :].tanh_()
     pre.view(-1, width + 1, 4 * k)[:, width].zero_()  # gates of 0 keep c and h of the zero columns at 0
@@ -379,15 +420,15 @@ def lstm_cell_gradient(
     d_pre.copy_(whole)
 
 
-def softmax_nats(logits: Tensor, symbols: Tensor, d_bias: Tensor) -> tuple[float, Tensor]:
+def softmax_nats(logits: Tensor, bias: Tensor, symbols: Tensor, d_bias: Tensor) -> tuple[float, Tensor]:
     """Sum of −log softmax at symbols (m,), and its gradient (m, 256) in the type of logits, whose sum d_bias takes.
 
-    logits (m, 256) may be overwritten.
+    logits (m, 256) without their bias (256,) float32; they may be overwritten.
     """
     if _on_cpu(logits):
-        return _softmax_nats(bits(logits), symbols.numpy(), d_bias.numpy()), logits
+        return _softmax_nats(bits(logits), bias.numpy(), symbols.numpy(), d_bias.numpy()), logits
     target = symbols[:, None]
-    log_p = torch.log_softmax(logits.float(), dim=1)
+    log_p = torch.log_softmax(logits.float() + bias, dim=1)
     nats = -float(log_p.gather(1, target).sum(dtype=torch.float64))
     gradient = log_p.exp_()
     gradient.scatter_add_(1, target, -torch.ones_like(target, dtype=gradient.dtype))
@@ -426,9 +467,32 @@ def add_taps(into: Tensor, first: int, grad: Tensor, offsets: tuple[int, ...]) -
         into[first + offset : first + offset + part.shape[0]] += part
 
 
-def relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
-    """The gradient before a ReLU from that after it; a comparison and a product of bfloat16 cost ten times as much."""
-    return torch.ops.aten.threshold_backward(gradient, output, 0)
+def rectify(out: Tensor, bias: Tensor) -> Tensor:
+    """max(out + bias, 0), in place; out (m, k), bias (k,) float32."""
+    if _on_cpu(out):
+        _rectify(bits(out), bias.numpy())
+        return out
+    return out.add_(bias).relu_()
+
+
+def rectify_gradient(gradient: Tensor, output: Tensor, d_bias: Tensor) -> Tensor:
+    """gradient (m, k), in place 0 where the rectified output is; its sum is added to d_bias (k,) float32."""
+    if _on_cpu(gradient):
+        _rectify_gradient(bits(gradient), bits(output), d_bias.numpy())
+        return gradient
+    gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
+    d_bias += gradient.sum(0)
+    return gradient
+
+
+def add_bias(out: Tensor, bias: Tensor, base: Tensor | None) -> None:
+    """out (m, k) += bias (k,) float32 + base (m, k), if there is one, in place."""
+    if not _on_cpu(out):
+        out += bias.to(out.dtype) if base is None else base + bias.to(out.dtype)
+    elif base is None:
+        _add_bias(bits(out), bias.numpy())
+    else:
+        _add_bias_and_base(bits(out), bias.numpy(), bits(base))
 
 
 def clear_cut(gradient: Tensor, held: Tensor) -> Tensor:

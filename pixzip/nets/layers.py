@@ -1,7 +1,8 @@
 """Layers of the trunk with hand-written gradients: masked-convolution block, Row LSTM layer, colour heads with loss.
 
 They work on FlatMap matrices in cache-sized pieces; automatic differentiation through slices would fill zero tensors of
-the map's size for every tap.
+the map's size for every tap. Maps and their gradients have zeros in a FlatMap's zero columns, which every layer leaves
+there. A bias is added by the pass that follows a product: torch would first fill the product's memory with it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pixzip.nets.flat_map import FlatMap
-from pixzip.nets.fused import add_taps, lstm_cell, lstm_cell_gradient, relu_gradient
+from pixzip.nets.fused import add_bias, add_taps, lstm_cell, lstm_cell_gradient, rectify, rectify_gradient
 
 #: (dy, dx) taps of a masked convolution on features (mask B, cut to slope 2): own position last.
 CONV_TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
@@ -38,13 +39,13 @@ class ConvBlock(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, m: FlatMap) -> Tensor:
         """x (size, t); w1 (5t, k); w2 (k, t)."""
-        w1c, b1c, w2c, b2c = (p.to(x.dtype) for p in (w1, b1, w2, b2))
+        w1c, w2c, b1, b2 = w1.to(x.dtype), w2.to(x.dtype), b1.detach(), b2.detach()
         out = m.empty(x.shape[1], x.dtype)
         hidden = m.empty(w1.shape[1], x.dtype)
         for lo, hi in m.chunks():
-            torch.addmm(b1c, gather_taps(m, x, CONV_TAPS, lo, hi), w1c, out=hidden[lo:hi])
-            torch.addmm(b2c, hidden[lo:hi].relu_(), w2c, out=out[lo:hi])
-            out[lo:hi] += x[lo:hi]
+            torch.mm(gather_taps(m, x, CONV_TAPS, lo, hi), w1c, out=hidden[lo:hi])
+            torch.mm(rectify(hidden[lo:hi], b1), w2c, out=out[lo:hi])
+            add_bias(out[lo:hi], b2, x[lo:hi])
         m.zero_columns(out)
         ctx.save_for_backward(x, hidden, w1c, w2c)
         ctx.m = m
@@ -56,21 +57,18 @@ class ConvBlock(torch.autograd.Function):
         x, hidden, w1c, w2c = ctx.saved_tensors
         m: FlatMap = ctx.m
         dx = grad.clone()
-        m.zero_columns(dx)
-        grad = dx.clone()
-        dw1, dw2 = torch.zeros(w1c.shape), torch.zeros(w2c.shape)
+        dw1_t, dw2 = torch.zeros(w1c.shape[::-1]), torch.zeros(w2c.shape)
         db1, db2 = torch.zeros(w1c.shape[1]), torch.zeros(w2c.shape[1])
         for lo, hi in m.chunks():
             d_out = grad[lo:hi]
             dw2 += hidden[lo:hi].t() @ d_out
             db2 += d_out.sum(0)
-            d_hidden = relu_gradient(d_out @ w2c.t(), hidden[lo:hi])
+            d_hidden = rectify_gradient(d_out @ w2c.t(), hidden[lo:hi], db1)
             # The product turns its left operand: the narrower one there costs less.
-            dw1 += (d_hidden.t() @ gather_taps(m, x, CONV_TAPS, lo, hi)).t()
-            db1 += d_hidden.sum(0)
+            dw1_t += d_hidden.t() @ gather_taps(m, x, CONV_TAPS, lo, hi)
             scatter_taps(m, d_hidden @ w1c.t(), CONV_TAPS, lo, dx)
         m.zero_columns(dx)
-        return dx, dw1, db1, dw2, db2, None
+        return dx, dw1_t.t().contiguous(), db1, dw2, db2, None
 
 
 class RowLstm(torch.autograd.Function):
@@ -80,39 +78,42 @@ class RowLstm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, w_is: Tensor, w_ss: Tensor, b: Tensor, m: FlatMap) -> Tensor:
         """x (size, t); w_is (2t, 4k); w_ss (3k, 4k); returns h (size, k), zero before the first row."""
         k = w_ss.shape[1] // 4
-        w_is_c, w_ss_c, b_c = (p.to(x.dtype) for p in (w_is, w_ss, b))
+        w_is_c, w_ss_c, b = w_is.to(x.dtype), w_ss.to(x.dtype), b.detach()
         gates = m.empty(4 * k, x.dtype)
         h = m.empty(k, x.dtype)
         cells = torch.zeros(m.h + 1, m.row, k)
-        for y in range(m.h):
-            lo = m.guard + y * m.row
-            hi = lo + m.row
-            pre = torch.addmm(b_c, gather_taps(m, x, IS_TAPS, lo, hi), w_is_c)
-            pre.addmm_(gather_taps(m, h, SS_TAPS, lo, hi), w_ss_c)
-            lstm_cell(pre, m.w, cells[y], cells[y + 1], h[lo:hi], gates[lo:hi])
+        for first, last in m.row_groups():
+            several = gather_taps(m, x, IS_TAPS, m.guard + first * m.row, m.guard + last * m.row) @ w_is_c
+            for y, pre in enumerate(several.split(m.row), first):
+                lo = m.guard + y * m.row
+                hi = lo + m.row
+                pre.addmm_(gather_taps(m, h, SS_TAPS, lo, hi), w_ss_c)
+                lstm_cell(pre, b, m.w, cells[y], cells[y + 1], h[lo:hi], gates[lo:hi])
         ctx.save_for_backward(x, h, gates, cells, w_is_c, w_ss_c)
         ctx.m = m
         return h
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Back-propagation through the rows; weight gradients in one product per row."""
+        """Back-propagation through the rows; what is no recurrence in products of several rows."""
         x, h, gates, cells, w_is_c, w_ss_c = ctx.saved_tensors
         m: FlatMap = ctx.m
         k = h.shape[1]
         dh = grad.clone()
         dx = torch.zeros_like(x)
         dc = torch.zeros(m.row, k)
-        d_gates = torch.empty(m.row, 4 * k, dtype=x.dtype)
         dw_is, dw_ss, db = torch.zeros(w_is_c.shape), torch.zeros(w_ss_c.shape), torch.zeros(4 * k)
-        for y in reversed(range(m.h)):
-            lo = m.guard + y * m.row
-            hi = lo + m.row
-            lstm_cell_gradient(gates[lo:hi], m.w, cells[y], cells[y + 1], dh[lo:hi], dc, d_gates, db)
-            dw_ss += gather_taps(m, h, SS_TAPS, lo, hi).t() @ d_gates
-            dw_is += gather_taps(m, x, IS_TAPS, lo, hi).t() @ d_gates
-            scatter_taps(m, d_gates @ w_ss_c.t(), SS_TAPS, lo, dh)
-            scatter_taps(m, d_gates @ w_is_c.t(), IS_TAPS, lo, dx)
+        for first, last in reversed(list(m.row_groups())):
+            several = torch.empty((last - first) * m.row, 4 * k, dtype=x.dtype)
+            for y, d_gates in reversed(list(enumerate(several.split(m.row), first))):
+                lo = m.guard + y * m.row
+                hi = lo + m.row
+                lstm_cell_gradient(gates[lo:hi], m.w, cells[y], cells[y + 1], dh[lo:hi], dc, d_gates, db)
+                scatter_taps(m, d_gates @ w_ss_c.t(), SS_TAPS, lo, dh)
+            lo, hi = m.guard + first * m.row, m.guard + last * m.row
+            dw_ss += gather_taps(m, h, SS_TAPS, lo, hi).t() @ several
+            dw_is += gather_taps(m, x, IS_TAPS, lo, hi).t() @ several
+            scatter_taps(m, several @ w_is_c.t(), IS_TAPS, lo, dx)
         m.zero_columns(dx)
         return dx, dw_is, dw_ss, db, None
 
@@ -123,12 +124,11 @@ class Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, base: Tensor | None, x: Tensor, w: Tensor, b: Tensor, m: FlatMap) -> Tensor:
         """x (size, k); w (k, t); base and result (size, t)."""
-        w_c, b_c = w.to(x.dtype), b.to(x.dtype)
+        w_c, b = w.to(x.dtype), b.detach()
         out = m.empty(w.shape[1], x.dtype)
         for lo, hi in m.chunks():
-            torch.addmm(b_c, x[lo:hi], w_c, out=out[lo:hi])
-            if base is not None:
-                out[lo:hi] += base[lo:hi]
+            torch.mm(x[lo:hi], w_c, out=out[lo:hi])
+            add_bias(out[lo:hi], b, None if base is None else base[lo:hi])
         m.zero_columns(out)
         ctx.save_for_backward(x, w_c)
         ctx.m = m
@@ -139,8 +139,6 @@ class Linear(torch.autograd.Function):
         """Gradients of base, x, w and b."""
         x, w_c = ctx.saved_tensors
         m: FlatMap = ctx.m
-        grad = grad.clone()
-        m.zero_columns(grad)
         need_x = ctx.needs_input_grad[1]
         dx = m.empty(x.shape[1], x.dtype) if need_x else None
         dw, db = torch.zeros(w_c.shape), torch.zeros(w_c.shape[1])

@@ -137,7 +137,8 @@ class _SoftmaxNats(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, symbols: Tensor) -> Tensor:
-        total, ctx.gradient = softmax_nats(rows.detach(), symbols, torch.zeros(256))
+        no_bias = torch.zeros(256)
+        total, ctx.gradient = softmax_nats(rows.detach(), no_bias, symbols, torch.zeros(256))
         return torch.tensor(total, dtype=torch.float64)
 
     @staticmethod

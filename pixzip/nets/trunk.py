@@ -20,7 +20,7 @@ from pixzip.errors import TrainingError
 from pixzip.frame import INPUTS, picture_errors, row_inputs
 from pixzip.model_file import MAX_BLOCKS, MAX_WIDTH
 from pixzip.nets.flat_map import FlatMap
-from pixzip.nets.fused import relu_gradient, softmax_nats
+from pixzip.nets.fused import rectify, rectify_gradient, softmax_nats
 from pixzip.nets.layers import ConvBlock, Linear, RowLstm
 
 INPUT_SCALE = 1 / 32
@@ -113,21 +113,21 @@ class HeadLoss(torch.autograd.Function):
     def forward(ctx, x, phi, symbols, w, p, b, v, c, chunk):  # type: ignore[no-untyped-def]
         """x (m, t); phi (m, j); symbols (m,); w (t, h); p (j, h); b (h,); v (h, 256); c (256,)."""
         dtype = x.dtype
-        w_c, p_c, b_c, v_c, c_c = (q.to(dtype) for q in (w, p, b, v, c))
+        w_c, p_c, v_c = (q.to(dtype) for q in (w, p, v))
+        b, c = b.detach(), c.detach()
         grads = [torch.zeros(q.shape) for q in (w, p, b, v, c)]
         dx = torch.empty_like(x)
         total = torch.zeros((), dtype=torch.float64)
         for lo in range(0, x.shape[0], chunk):
             s = slice(lo, lo + chunk)
-            hidden = torch.addmm(b_c, x[s], w_c)
+            hidden = x[s] @ w_c
             if phi.shape[1]:
                 hidden.addmm_(phi[s], p_c)
-            hidden.relu_()
-            nats, d_logits = softmax_nats(torch.addmm(c_c, hidden, v_c), symbols[s], grads[4])
+            rectify(hidden, b)
+            nats, d_logits = softmax_nats(hidden @ v_c, c, symbols[s], grads[4])
             total += nats
             grads[3] += hidden.t() @ d_logits
-            d_hidden = relu_gradient(d_logits @ v_c.t(), hidden)
-            grads[2] += d_hidden.sum(0)
+            d_hidden = rectify_gradient(d_logits @ v_c.t(), hidden, grads[2])
             grads[0] += x[s].t() @ d_hidden
             if phi.shape[1]:
                 grads[1] += phi[s].t() @ d_hidden
