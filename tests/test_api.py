@@ -32,7 +32,7 @@ CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 1}
 KINDS = [(mode, 8) for mode in CHANNELS] + [(mode, 16) for mode in CHANNELS if mode != "P"]
 KINDS += [("L", 1), ("L", 2), ("L", 4), ("P", 1), ("P", 2), ("P", 4)]
 
-needs_vnni = pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions")
+needs_vnni = pytest.mark.skipif(not HAS_INT8, reason="no instructions for it")
 needs_default = pytest.mark.skipif(
     "default" not in [info.name for info in shipped_models()], reason="no default model is shipped"
 )

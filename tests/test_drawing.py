@@ -28,7 +28,7 @@ from pixzip.runtime.multiply import HAS_INT8
 from pixzip.runtime.stack import maps
 from pixzip.stack_model import StackNetwork
 
-ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions"))]
+ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no instructions for it"))]
 ONE = Fraction(1)
 Pixels = NDArray[np.uint8]
 
@@ -214,7 +214,7 @@ def test_batch_and_order_do_not_change_a_sample(name: str) -> None:
     assert not np.array_equal(drawn[0], drawn[1])
 
 
-@pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions")
+@pytest.mark.skipif(not HAS_INT8, reason="no instructions for it")
 @pytest.mark.parametrize("name", FEW)
 def test_the_engine_does_not_change_a_sample(name: str) -> None:
     model, colours = network_of(name)

@@ -28,7 +28,7 @@ from pixzip.runtime.stack.inputs import picture_inputs
 from pixzip.schedule import first_row, last_row, number_of_steps
 from pixzip.stack_model import PLANES, Product, StackNetwork, read_paper
 
-ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions"))]
+ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no instructions for it"))]
 #: Kinds of pictures, frames and connections; each occurs with every architecture.
 KINDS: dict[str, dict[str, Any]] = {
     "rgb": {},
@@ -139,7 +139,7 @@ def test_pictures_of_a_batch_do_not_mix(architecture: str) -> None:
         assert np.array_equal(together[i : i + 1], by_rows(network, pixels[i : i + 1]))
 
 
-@pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions")
+@pytest.mark.skipif(not HAS_INT8, reason="no instructions for it")
 @pytest.mark.parametrize("extreme", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_engines_agree(architecture: str, extreme: bool) -> None:
@@ -194,7 +194,7 @@ def test_coding_needs_no_torch(architecture: str, monkeypatch: pytest.MonkeyPatc
     assert np.array_equal(again, pixels)
 
 
-@pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions")
+@pytest.mark.skipif(not HAS_INT8, reason="no instructions for it")
 def test_the_papers_widest_layers_agree_on_both_engines() -> None:
     """h = 512 with weights at their limits: the input-to-state sums pass 2^24."""
     network = stack_model("row_lstm", 9, pictures="gray", layers=1, h=512, head=8).network

@@ -22,7 +22,7 @@ from pixzip.runtime.multiply import BLOCK, HAS_INT8, OUTER_BLOCK, SLACK, outer, 
 ROOT = Path(__file__).parents[1]
 #: This processor's features, as numba's variable has them.
 HERE = {f"+{name}" for name, has in llvmlite.binding.get_host_cpu_features().items() if has}
-ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions"))]
+ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no instructions for it"))]
 
 
 @jit

@@ -26,7 +26,7 @@ from pixzip.runtime.multiply import HAS_INT8
 from pixzip.runtime.network import Layers
 
 TORCH = importlib.util.find_spec("torch") is not None
-ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no VNNI instructions"))]
+ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no instructions for it"))]
 VARIANTS = ["c", "l", "cl", "lc", "clcl"]
 
 Pixels = NDArray[np.uint8]

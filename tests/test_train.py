@@ -561,6 +561,22 @@ def test_shares_are_all_there_is_and_differ_by_one() -> None:
             assert len(found) == min(count, parts)
 
 
+@pytest.mark.parametrize(
+    ("cores", "crops", "count", "inside"), [(1, 12, 1, 1), (2, 12, 2, 1), (8, 12, 4, 2), (16, 64, 16, 1), (4, 2, 1, 4)]
+)
+def test_crops_are_shared_by_as_many_threads_as_have_three(
+    cores: int, crops: int, count: int, inside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    made = Threads.sharing(crops)
+    monkeypatch.undo()
+    before = torch.get_num_threads()
+    assert made.count == count
+    if count > 1:
+        assert made.map(lambda _: torch.get_num_threads(), range(3)) == [inside] * 3
+    assert torch.get_num_threads() == before
+
+
 def test_threads_validate_as_one_does(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "_VALIDATION_PX", 512)
     made = trainer(config, tmp_path / "run", tmp_path / "cache")

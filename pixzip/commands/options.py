@@ -202,7 +202,7 @@ coding_options = option_group(
     click.option(
         "--engine",
         type=click.Choice(["int8", "float32"]),
-        help="How the CPU multiplies; same files either way. int8 needs VNNI instructions. Default: int8 if it can.",
+        help="How the CPU multiplies; same files either way. int8 needs x86-64 or ARM's dot products. Default: int8.",
     ),
     click.option(
         "--max-pixels",

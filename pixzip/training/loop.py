@@ -66,7 +66,7 @@ class Trainer:
     stopped: Callable[[], int] = lambda: 0
 
     def __post_init__(self) -> None:
-        settings = self.run.config.training
+        settings, self.cores = self.run.config.training, torch.get_num_threads()
         if settings.recompute:
             if not hasattr(self.run.network, "recompute"):
                 raise TrainingError(f"training.recompute: {self.run.config.architecture} cannot recompute its layers")
@@ -173,7 +173,7 @@ class Trainer:
         if run.average is not None:
             run.average.become_weights(run.network)
         sample = run.network.prepare(integers.calibration_crops(self.crops))
-        with self.threads.outside(self.threads.count):
+        with self.threads.outside(self.cores):
             run.exponents = self.processes.agreed(integers.calibrate(run.network, sample))
         run.watch, run.best = Watch(), math.inf
 
@@ -315,7 +315,8 @@ def train(
         raise TrainingError(f"{config.architecture} is not trained on its integers: set training.quantised_steps to 0")
     say(f"{len(pictures)} training pictures, {len(held_out)} validation crops of {len(validation)} pictures")
     by_torch = device == "cuda" or config.training.compile  # one batch, and threads inside each operation
-    threads = Threads(1 if by_torch else torch.get_num_threads())
+    crops_at_once = config.training.batch // (processes.world * config.training.accumulate)
+    threads = Threads() if by_torch else Threads.sharing(crops_at_once)
     trainer = Trainer(run, crops, held_out, folder, processes, threads)
     if processes.leads:
         _make_folder(folder)
