@@ -67,7 +67,7 @@ _START = -128 if _VNNI else 0
 #: Numbers of 32 bits in a vector register; outputs of a tile; its rows, so that all its sums stay in registers.
 _VECTOR = 16 if _AVX512 else 8 if _FEATURES.get("avx2", False) else 4
 BLOCK = 2 * _VECTOR
-_ROWS = 12 if _VECTOR == 16 else 4
+_ROWS = 12 if _VECTOR == 16 else 8 if _ARM else 4
 _FEW_ROWS = 4
 #: Rows that a product may read and write beyond those asked for.
 SLACK = _ROWS
