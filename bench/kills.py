@@ -2,7 +2,7 @@
 
     python bench/kills.py PICTURES [--kills 10] [--seed 0]
 
-A small network on the CPU, one thread. A kill waits for a random step of the run, half of them in the float phase and
+A small network on the CPU, two threads. A kill waits for a random step of the run, half of them in the float phase and
 half in the quantised phase, and then for a random part of a second: it falls into a step, a validation or the writing
 of a checkpoint. One in four comes while the command starts or reads pictures. Prints one line a kill and the digests
 of both runs' files; exits 1 where they differ, or where a phase had no kill.
@@ -42,7 +42,7 @@ _SETTINGS = {
 
 def command(pictures: Path, out: Path, cache: Path) -> list[str]:
     """The training to be killed."""
-    words = [sys.executable, "-m", "pixzip", "train", "--preset", "small", "--threads", "1", "--data", str(pictures)]
+    words = [sys.executable, "-m", "pixzip", "train", "--preset", "small", "--threads", "2", "--data", str(pictures)]
     words += [word for key, value in _SETTINGS.items() for word in ("--set", f"{key}={value}")]
     return [*words, "--cache", str(cache), "--out", str(out)]
 
