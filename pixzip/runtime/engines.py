@@ -1,7 +1,7 @@
 """int8 activations × int8 weights → exact accumulators: the two matrix engines of the CPU.
 
-``int8`` uses the processor's VNNI instructions (runtime/multiply.py), ``float32`` is exact because every output stays
-below 2^24 (a model file is refused otherwise). Compiled traversals multiply with runtime/multiply.py in either engine.
+``int8`` uses integer instructions (runtime/multiply.py), ``float32`` is exact because every output stays below 2^24 (a
+model file is refused otherwise). Compiled traversals multiply with runtime/multiply.py in either engine.
 The products here are for callers in Python; their float32 is numpy's, so that the two are checked against each other.
 """
 
@@ -64,18 +64,18 @@ def multiply(
 
 
 class Int8Product:
-    """The product on VNNI instructions."""
+    """The product on integer instructions."""
 
     def __init__(self, weight: NDArray[np.int8], rows: int) -> None:
         outputs, inputs = weight.shape
         self.source = np.zeros((rows + SLACK, inputs), dtype=np.int8)
         self._weight = pack(weight, "int8")
         self._acc = np.zeros((rows + SLACK, padded(outputs)), dtype=np.int32)
-        self._nothing = np.zeros(0, dtype=np.int32)
+        self._space = np.zeros(self.source.size, dtype=np.int32)
         self._outputs = outputs
 
     def __call__(self, rows: int) -> Acc:
-        multiply(self.source, self._weight, rows, self._nothing, self._acc)
+        multiply(self.source, self._weight, rows, self._space, self._acc)
         return self._acc[:rows, : self._outputs]
 
 
@@ -100,5 +100,5 @@ def choose_engine(wanted: str | None) -> str:
     if wanted not in (None, *ENGINES):
         raise UsageError(f"engine {wanted!r}, allowed are {', '.join(ENGINES)}")
     if wanted == "int8" and not HAS_INT8:
-        raise UsageError("the int8 engine needs a processor with VNNI instructions; use float32")
+        raise UsageError("the int8 engine needs an x86-64 processor, or ARM's dot product instructions; use float32")
     return wanted or ("int8" if HAS_INT8 else "float32")

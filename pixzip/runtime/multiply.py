@@ -1,43 +1,80 @@
 """int8 activations × int8 weights → exact accumulators, inside compiled functions: one tile of outputs at a time.
 
-Two kinds, told apart by the type of the packed weights. int8: the VNNI instruction multiplies unsigned by signed bytes
-and adds four products to each 32-bit sum, without saturation; activations are given 128 more, and the sums start at
--128 * sum(w). float32: exact, since every sum stays below 2^24 (docs/model-format.md, section 3).
+Three kinds, told apart by the type of the packed weights. The engine called int8 is the first where the processor has
+an instruction for it, else the second:
+
+    int8      quads: four products of bytes are added to each 32-bit sum, without saturation. x86's VNNI multiplies
+              unsigned by signed: activations are given 128 more, and the sums start at -128 * sum(w). ARM's dot
+              product multiplies signed numbers.
+    int16     pairs: two products of 16-bit numbers are added to each 32-bit sum, on any x86-64 (PMADDWD).
+    float32   one product; exact, since every sum stays below 2^24 (docs/model-format.md, section 3).
 
 Packed weights of (outputs, inputs), blocks of BLOCK outputs one after another:
 
     int8      BLOCK int32 starts, then for every 4 inputs BLOCK * 4 bytes, the 4 of one output side by side
+    int16     BLOCK int32 zeros, then for every 2 inputs BLOCK * 2 numbers, the 2 of one output side by side
     float32   BLOCK zeros, then for every input BLOCK numbers
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import config
 from numba.extending import overload
 from numpy.typing import NDArray
 
 from pixzip.jit import address, call, inner, intrinsic, jit
 
-_FEATURES: dict[str, bool] = dict(llvmlite.binding.get_host_cpu_features())
-_WIDE = all(_FEATURES.get(f, False) for f in ("avx512f", "avx512vl", "avx512bw", "avx512vnni"))
-#: Whether this processor has the instruction of the int8 kind.
-HAS_INT8 = _WIDE or _FEATURES.get("avxvnni", False)
+
+def _features() -> dict[str, bool]:
+    """Of the processor that numba compiles for: this one, or the one in NUMBA_CPU_FEATURES."""
+    named: str | None = vars(config)["CPU_FEATURES"]
+    if named is None:
+        return dict(llvmlite.binding.get_host_cpu_features())
+    return {word[1:]: word[0] == "+" for word in named.split(",") if word}
+
+
+#: Beginnings of the names of ARM processors that LLVM knows to have dot products; as features it never lists them.
+ARM_DOT = (
+    *("apple-m", "ampere", "neoverse-", "cortex-x", "cortex-a55", "cortex-a75", "cortex-a76", "cortex-a77"),
+    *("cortex-a78", "cortex-a710", "cortex-a715", "cortex-a720"),
+)
+
+
+def _dot_product() -> bool:
+    """Whether numba compiles for an ARM processor with the instruction."""
+    name: str = vars(config)["CPU_NAME"] or llvmlite.binding.get_host_cpu_name()
+    return _FEATURES.get("dotprod", False) or (_ARM and name.startswith(ARM_DOT))
+
+
+_FEATURES = _features()
+_X86, _ARM = (llvmlite.binding.get_process_triple().startswith(kind) for kind in ("x86_64", ("aarch64", "arm64")))
+_AVX512 = all(_FEATURES.get(f, False) for f in ("avx512f", "avx512vl", "avx512bw"))
+_VNNI = (_AVX512 and _FEATURES.get("avx512vnni", False)) or _FEATURES.get("avxvnni", False)
+_QUADS = _VNNI or _dot_product()
+#: Whether this processor has integer instructions for products: the engine called int8.
+HAS_INT8 = _QUADS or _X86
+#: Packed weights of that engine.
+INTEGERS = np.dtype(np.int8 if _QUADS else np.int16)
+#: What a sum begins with, times its weights: VNNI's activations are 128 more than they should be.
+_START = -128 if _VNNI else 0
 #: Numbers of 32 bits in a vector register; outputs of a tile; its rows, so that all its sums stay in registers.
-_VECTOR = 16 if _WIDE or _FEATURES.get("avx512f", False) else 8 if _FEATURES.get("avx2", False) else 4
+_VECTOR = 16 if _AVX512 else 8 if _FEATURES.get("avx2", False) else 4
 BLOCK = 2 * _VECTOR
 _ROWS = 12 if _VECTOR == 16 else 4
 _FEW_ROWS = 4
 #: Rows that a product may read and write beyond those asked for.
 SLACK = _ROWS
 
-Packed = NDArray[np.int8] | NDArray[np.float32]
+Packed = NDArray[np.int8] | NDArray[np.int16] | NDArray[np.float32]
 
-_BYTE, _WORD, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_BYTE, _SHORT, _WORD, _LONG = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
 
 def padded(outputs: int) -> int:
@@ -55,14 +92,47 @@ def pack(weight: NDArray[np.int8], engine: str) -> Packed:
         packed = np.zeros((len(blocks), 1 + inputs, BLOCK), dtype=np.float32)
         packed[:, 1:] = blocks.transpose(0, 2, 1)
         return packed.reshape(-1)
-    starts = (-128 * blocks.sum(axis=2, dtype=np.int32)).astype("<i4")
-    quads = blocks.reshape(len(blocks), BLOCK, inputs // 4, 4).transpose(0, 2, 1, 3)
-    return np.concatenate([starts.view(np.int8), quads.reshape(len(blocks), -1)], axis=1).reshape(-1)
+    return np.concatenate([_starts(blocks).view(INTEGERS), _side_by_side(blocks)], axis=1).reshape(-1)
 
 
-def _dot_int8(builder: Any, total: Any, a: Any, w: Any) -> Any:
-    """total + the products of 4 bytes each: a unsigned, w signed."""
-    return call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * _VECTOR}", total.type, [total, a, w])
+def _starts(blocks: NDArray[np.int8]) -> NDArray[np.int32]:
+    """What the sums of blocks (n, BLOCK, inputs) begin with: (n, BLOCK)."""
+    return (_START * blocks.sum(axis=2, dtype=np.int32)).astype("<i4")
+
+
+def _side_by_side(blocks: NDArray[np.int8]) -> NDArray[Any]:
+    """Blocks (n, BLOCK, inputs) as the instructions read them: (n, inputs * BLOCK)."""
+    together = 4 // INTEGERS.itemsize
+    parts = blocks.reshape(len(blocks), BLOCK, -1, together).transpose(0, 2, 1, 3)
+    return parts.astype(INTEGERS).reshape(len(blocks), -1)
+
+
+def _dot_quads(builder: Any, total: Any, a: Any, w: Any) -> Any:
+    """total + the products of 4 bytes each: x86 a unsigned, w signed; ARM both signed."""
+    if _VNNI:
+        return call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * _VECTOR}", total.type, [total, a, w])
+    kind = ir.VectorType(_BYTE, 4 * _VECTOR)
+    bytes_of = [builder.bitcast(x, kind) for x in (a, w)]
+    return call(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", total.type, [total, *bytes_of])
+
+
+def _dot_pairs(builder: Any, total: Any, a: Any, b: Any) -> Any:
+    """total + the products of two 16-bit numbers each, signed: vectors of 32-bit words."""
+    if _AVX512 and _VNNI:
+        return call(builder, "llvm.x86.avx512.vpdpwssd.512", total.type, [total, a, b])
+    if _X86:
+        name = {16: "avx512.pmaddw.d.512", 8: "avx2.pmadd.wd", 4: "sse2.pmadd.wd"}[_VECTOR]
+        kind = ir.VectorType(_SHORT, 2 * _VECTOR)
+        pair = [builder.bitcast(x, kind) for x in (a, b)]
+        return builder.add(total, call(builder, f"llvm.x86.{name}", total.type, pair))
+    sixteen = ir.Constant(a.type, [16] * _VECTOR)
+
+    def halves(pair: Any) -> tuple[Any, Any]:
+        return builder.ashr(builder.shl(pair, sixteen), sixteen), builder.ashr(pair, sixteen)
+
+    for one, other in zip(halves(a), halves(b), strict=True):
+        total = builder.add(total, builder.mul(one, other))
+    return total
 
 
 def _dot_float32(builder: Any, total: Any, a: Any, w: Any) -> Any:
@@ -70,13 +140,21 @@ def _dot_float32(builder: Any, total: Any, a: Any, w: Any) -> Any:
     return builder.fadd(total, builder.fmul(a, w, flags=("contract",)), flags=("contract",))
 
 
-def _write_tile(module: Any, rows: int, real: bool) -> Any:
+#: Each kind's step of a sum, and the type of its sums.
+_DOTS: dict[str, tuple[Callable[..., Any], Any]] = {
+    "int8": (_dot_quads, _WORD),
+    "int16": (_dot_pairs, _WORD),
+    "float32": (_dot_float32, ir.FloatType()),
+}
+
+
+def _write_tile(module: Any, rows: int, kind: str) -> Any:
     """A function of a module that computes a tile of sums (rows, BLOCK).
 
     Its arguments: address and row stride (bytes) of a, address of w, steps, address and row stride of out. It is not
     inlined, so that there is one copy, however many products call it.
     """
-    name = f"pixzip_tile_{rows}_{'float32' if real else 'int8'}"
+    name = f"pixzip_tile_{rows}_{kind}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_LONG] * 6), name)
@@ -85,7 +163,7 @@ def _write_tile(module: Any, rows: int, real: bool) -> Any:
     entry, loop, done = (function.append_basic_block() for _ in range(3))
     builder = ir.IRBuilder(entry)
     a, a_stride, w, depth, out, out_stride = function.args
-    element: Any = ir.FloatType() if real else _WORD
+    dot, element = _DOTS[kind]
     vector, size = ir.VectorType(element, _VECTOR), 4 * _VECTOR
 
     def constant(value: int) -> Any:
@@ -105,12 +183,11 @@ def _write_tile(module: Any, rows: int, real: bool) -> Any:
     for r in range(rows):
         at = builder.add(builder.mul(a_stride, constant(r)), builder.mul(k, constant(4)))
         one = builder.load(pointer(a, at, element), align=1)
-        if not real:  # 128 more in each byte
+        if kind == "int8" and _VNNI:  # 128 more in each byte
             one = builder.xor(one, ir.Constant(_WORD, 0x80808080))
         first = builder.insert_element(ir.Constant(vector, ir.Undefined), one, ir.Constant(_WORD, 0))
         picks = ir.Constant(ir.VectorType(_WORD, _VECTOR), [0] * _VECTOR)
         spread = builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), picks)
-        dot = _dot_float32 if real else _dot_int8
         sums.append([dot(builder, totals[r][j], spread, weights[j]) for j in range(2)])
     following = builder.add(k, constant(1))
     k.add_incoming(constant(0), entry)
@@ -129,11 +206,11 @@ def _write_tile(module: Any, rows: int, real: bool) -> Any:
     return function
 
 
-def _tile(rows: int, real: bool) -> Any:
+def _tile(rows: int, kind: str) -> Any:
     """The function of _write_tile, for compiled callers."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.call(_write_tile(builder.module, rows, real), arguments)
+        builder.call(_write_tile(builder.module, rows, kind), arguments)
         return context.get_dummy_value()
 
     @intrinsic
@@ -143,8 +220,9 @@ def _tile(rows: int, real: bool) -> Any:
     return tile
 
 
-_int8_tile, _int8_few = _tile(_ROWS, False), _tile(_FEW_ROWS, False)
-_float32_tile, _float32_few = _tile(_ROWS, True), _tile(_FEW_ROWS, True)
+_int8_tile, _int8_few = _tile(_ROWS, "int8"), _tile(_FEW_ROWS, "int8")
+_int16_tile, _int16_few = _tile(_ROWS, "int16"), _tile(_FEW_ROWS, "int16")
+_float32_tile, _float32_few = _tile(_ROWS, "float32"), _tile(_FEW_ROWS, "float32")
 
 
 @inner
@@ -162,6 +240,26 @@ def _int8_product(
             _int8_few(a + r * inputs, inputs, w, depth, out + 4 * (r * width + j), 4 * width)
             r += _FEW_ROWS
         w += BLOCK * (4 + inputs)
+
+
+@inner
+def _int16_product(
+    source: NDArray[np.int8], weights: NDArray[np.int16], rows: int, inputs: int, real: Any, acc: NDArray[np.int32]
+) -> None:
+    values, wide = source.reshape(-1), real.view(np.int16)
+    for i in range(rows * inputs):
+        wide[i] = values[i]
+    a, w, out = address(real), address(weights), address(acc)
+    depth, width = inputs // 2, acc.shape[1]
+    for j in range(0, width, BLOCK):
+        r = 0
+        while r + _ROWS <= rows:
+            _int16_tile(a + 2 * r * inputs, 2 * inputs, w, depth, out + 4 * (r * width + j), 4 * width)
+            r += _ROWS
+        while r < rows:
+            _int16_few(a + 2 * r * inputs, 2 * inputs, w, depth, out + 4 * (r * width + j), 4 * width)
+            r += _FEW_ROWS
+        w += 2 * BLOCK * (2 + inputs)
 
 
 @inner
@@ -193,33 +291,19 @@ def product(source: Any, weights: Any, rows: int, inputs: int, real: Any, acc: A
     """acc[:rows] = source[:rows] @ weights.T, for compiled callers.
 
     source is (rows, inputs) int8, acc (rows, padded outputs) int32, or float32 where the weights are; both have SLACK
-    rows more behind them in memory. real: space for (rows + SLACK) * inputs float32, unused by int8.
+    rows more behind them in memory. real: space for (rows + SLACK) * inputs numbers of 32 bits, unused by quads.
     """
     raise TypeError("product is for compiled callers; runtime.engines.multiply for others")
 
 
 @overload(product)
 def _choose_product(source: Any, weights: Any, rows: Any, inputs: Any, real: Any, acc: Any) -> Any:
-    chosen = _int8_product if weights.dtype == types.int8 else _float32_product
+    chosen = {types.int8: _int8_product, types.int16: _int16_product}.get(weights.dtype, _float32_product)
 
     def implementation(source: Any, weights: Any, rows: Any, inputs: Any, real: Any, acc: Any) -> None:
         chosen(source, weights, rows, inputs, real, acc)
 
     return implementation
-
-
-def _dot_pairs(builder: Any, total: Any, a: Any, b: Any) -> Any:
-    """total + the products of two 16-bit numbers each, signed: vectors of 32-bit words."""
-    if _WIDE:
-        return call(builder, "llvm.x86.avx512.vpdpwssd.512", total.type, [total, a, b])
-    sixteen = ir.Constant(a.type, [16] * _VECTOR)
-
-    def halves(pair: Any) -> tuple[Any, Any]:
-        return builder.ashr(builder.shl(pair, sixteen), sixteen), builder.ashr(pair, sixteen)
-
-    for one, other in zip(halves(a), halves(b), strict=True):
-        total = builder.add(total, builder.mul(one, other))
-    return total
 
 
 #: Rows and vectors of a tile of an outer product.
@@ -325,9 +409,19 @@ def _store_int8(weights: NDArray[np.int8], output: int, inputs: int, row: NDArra
         to = start + (quad + 1) * 4 * BLOCK + 4 * at
         for k in range(4):
             weights[to + k] = row[4 * quad + k]
-    total *= np.int32(-128)
+    total *= np.int32(_START)
     for byte in range(4):
         weights[start + 4 * at + byte] = np.int8((total >> np.int32(8 * byte)) & 255)
+
+
+@inner
+def _store_int16(weights: NDArray[np.int16], output: int, inputs: int, row: NDArray[np.int32]) -> None:
+    block, at = output // BLOCK, output % BLOCK
+    start = block * BLOCK * (2 + inputs)
+    for pair in range(inputs // 2):
+        to = start + (pair + 1) * 2 * BLOCK + 2 * at
+        for k in range(2):
+            weights[to + k] = row[2 * pair + k]
 
 
 @inner
@@ -344,7 +438,7 @@ def store_row(weights: Any, output: int, inputs: int, row: Any) -> None:
 
 @overload(store_row)
 def _choose_store(weights: Any, output: Any, inputs: Any, row: Any) -> Any:
-    chosen = _store_int8 if weights.dtype == types.int8 else _store_float32
+    chosen = {types.int8: _store_int8, types.int16: _store_int16}.get(weights.dtype, _store_float32)
 
     def implementation(weights: Any, output: Any, inputs: Any, row: Any) -> None:
         chosen(weights, output, inputs, row)

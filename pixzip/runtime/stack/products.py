@@ -191,7 +191,7 @@ class _Float32:
 
 
 class _Int8:
-    """The product on VNNI instructions; inputs are filled up to a multiple of 4 with weights of 0."""
+    """The product on integer instructions; inputs are filled up to a multiple of 4 with weights of 0."""
 
     def __init__(self, weight: NDArray[np.int8], largest: int, rows: int, role: str, buffers: Buffers) -> None:
         self._outputs, inputs = weight.shape
@@ -199,8 +199,9 @@ class _Int8:
         self._inputs, self._width = -(-inputs // 4) * 4, padded(self._outputs)
         filled = np.zeros((self._outputs, self._inputs), dtype=np.int8)
         filled[:, :inputs] = weight
-        self._weight, self._nothing = pack(filled, "int8"), np.zeros(0, dtype=np.int32)
+        self._weight = pack(filled, "int8")
         buffers.reserve("source", np.int8, rows + SLACK, self._inputs)
+        buffers.reserve("wide", np.int32, rows + SLACK, self._inputs)
         buffers.reserve("product", np.int32, rows + SLACK, self._width)
         buffers.reserve(role, np.int32, rows, self._outputs)
 
@@ -210,6 +211,6 @@ class _Int8:
     def __call__(self, m: int) -> Ints:
         view = self._buffers.view
         acc, out = view("product", m, self._width), view(self._role, m, self._outputs)
-        multiply(self.source(m), self._weight, m, self._nothing, acc)
+        multiply(self.source(m), self._weight, m, view("wide", m + SLACK, self._inputs).reshape(-1), acc)
         out[:] = acc[:, : self._outputs]
         return out
