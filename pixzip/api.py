@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +27,9 @@ from pixzip.model_file import Model, added_folder, added_models, find_model, loa
 from pixzip.names import KEY as NAMES
 from pixzip.names import pack_names, unpack_names
 from pixzip.remains import Lost, areas, find_remains
+from pixzip.reports import Progress, Report
 from pixzip.stored import restore, store
 
-Progress = Callable[[float], None]
 MAX_PIXELS = 64_000_000
 #: Mode → planes that a model codes; alpha comes after them.
 _MODEL_PLANES = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}
@@ -43,11 +43,16 @@ class _How:
 
     threads: int | None
     engine: str | None
-    progress: Progress | None
+    report: Report | None
     at_once: int | None = None  # tiles; None: memory is no matter
 
     def __post_init__(self) -> None:
         _check_range("threads", self.threads, 1024)
+
+    def finish(self) -> None:
+        """Report the end of the work."""
+        if self.report is not None:
+            self.report.finish()
 
     @property
     def for_bands(self) -> int:
@@ -140,7 +145,7 @@ def compress_batch(
     _check_range("tile", tile, pxz.MAX_TILE)
     _check_range("lanes", lanes, pxz.MAX_LANES)
     network = find_model(model)
-    how = _How(threads, engine, progress)
+    how = _How(threads, engine, Report(progress) if progress is not None else None)
     if max_memory is not None:
         need = need_to_compress(images, network, tile=tile, max_pixels=max_pixels)
         how = replace(how, at_once=need.tiles_within(max_memory))
@@ -152,14 +157,23 @@ def compress_batch(
     planes = np.stack([p.planes for p in pictures]) if len(pictures) > 1 else first.planes[None]  # (n, c, h, w)
     if planes[:, 0].size > max_pixels:
         raise LimitError(f"{planes[:, 0].size} pixels in {len(pictures)} pictures, over the limit of {max_pixels}")
-    stored = _store(first, planes, how)
-    if not _codable(first, network):
+    data = _shortest(first, planes, network, _Layout(tile, lanes, learning), how, embed_model=embed_model)
+    how.finish()
+    return data
+
+
+def _shortest(
+    picture: Picture, planes: NDArray[Any], model: Model, layout: _Layout, how: _How, *, embed_model: bool
+) -> bytes:
+    """The file of planes (n, c, h, w): stored, or coded by the model, if it codes such pictures; without that model."""
+    stored = _store(picture, planes, how)
+    if not _codable(picture, model):
         return write_container(stored)
-    coded = _code(first, planes, network, _Layout(tile, lanes, learning), how)
+    coded = _code(picture, planes, model, layout, how)
     in_brief, as_stored = write_container(coded), write_container(stored)
     if len(as_stored) < len(in_brief):
         return as_stored
-    return write_container(replace(coded, model=network.data)) if embed_model else in_brief
+    return write_container(replace(coded, model=model.data)) if embed_model else in_brief
 
 
 def need_to_compress(
@@ -300,7 +314,7 @@ def _code(picture: Picture, planes: NDArray[Any], model: Model, layout: _Layout,
         threads=how.threads,
         at_once=how.at_once,
         engine=how.engine,
-        progress=how.progress,
+        progress=how.report,
     )
     tiles = add_low_bytes(coded.tiles, colours, coded.tile, how.for_tiles) if deep else coded.tiles
     alpha = _store_alpha(planes[:, count:], picture.depth, how) if picture.mode in _WITH_ALPHA else None
@@ -364,16 +378,24 @@ def decompress_batch(
     progress: Progress | None = None,
 ) -> list[Picture]:
     """Return all pictures of a .pxz file. Arguments, errors: as for decompress; max_pixels is of all together."""
-    how = _How(threads, engine, progress)
+    how = _How(threads, engine, Report(progress) if progress is not None else None)
     c = read_container(data, max_pixels=max_pixels)
     h = c.header
     network = None if h.coding == Coding.STORED else _model_of(c, model)
     how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
     planes = _restore_stored(c, how) if network is None else _decode(c, network, how)
-    own = c.metadata if h.pictures == 1 else tuple(entry for entry in c.metadata if entry[0] != NAMES)
     found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
     if found != h.pixels_checksum:
         raise PixelChecksumError(f"pixels checksum {h.pixels_checksum.hex()}, decoded pixels have {found.hex()}")
+    pictures = _pictures(c, planes)
+    how.finish()
+    return pictures
+
+
+def _pictures(c: Container, planes: NDArray[Any]) -> list[Picture]:
+    """All pictures of planes (n, c, h, w), without the entry of their names."""
+    h = c.header
+    own = c.metadata if h.pictures == 1 else tuple(entry for entry in c.metadata if entry[0] != NAMES)
     try:
         return [Picture(each, h.mode, h.depth, c.palette, c.transparency, own) for each in planes]
     except ImageError as error:
@@ -475,7 +497,7 @@ def _decode_tiles(
         threads=how.threads,
         at_once=how.at_once,
         engine=how.engine,
-        progress=how.progress,
+        progress=how.report,
         faults=faults,
     )
     if h.depth < 8 and planes.max() >= 2**h.depth:
@@ -553,7 +575,7 @@ def salvage(
     Arguments as for decompress_batch. Raises FormatError where the header is damaged, no tile is left, or a picture
     stored in one piece is damaged; ModelNotFoundError, ModelError, LimitError, UsageError.
     """
-    how = _How(threads, engine, progress)
+    how = _How(threads, engine, Report(progress) if progress is not None else None)
     remains = find_remains(data, max_pixels=max_pixels)
     c, missing = remains.container, dict(remains.missing)
     h = c.header
@@ -570,11 +592,8 @@ def salvage(
     found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
     if not lost and found != h.pixels_checksum:
         faults.append(f"pixels checksum {h.pixels_checksum.hex()}, decoded pixels have {found.hex()}")
-    own = c.metadata if h.pictures == 1 else tuple(entry for entry in c.metadata if entry[0] != NAMES)
-    try:
-        pictures = [Picture(each, h.mode, h.depth, c.palette, c.transparency, own) for each in planes]
-    except ImageError as error:
-        raise FormatError(str(error)) from None
+    pictures = _pictures(c, planes)
+    how.finish()
     return Salvaged(pictures, lost, tuple(faults))
 
 

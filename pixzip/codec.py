@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from pixzip.entropy import Lanes, encode_words, lane_lengths, lane_order, lane_p
 from pixzip.errors import FormatError, UsageError
 from pixzip.model_file import Model, Network
 from pixzip.multiscale_model import MultiScaleNetwork
+from pixzip.reports import Progress, Shares, part_of
 from pixzip.runtime.engines import DEVICES, choose_engine
 from pixzip.runtime.frozen import decode_block, intervals, products_alone, shares_a_block
-from pixzip.schedule import MAX_LANES, MAX_TILE, Tile, default_lanes, tiles_of
+from pixzip.schedule import MAX_LANES, MAX_TILE, default_lanes, tiles_of
 
-Progress = Callable[[float], None]
 _Stream = tuple[NDArray[np.uint32], NDArray[np.uint32]]
 _Made = TypeVar("_Made")
 DEFAULT_TILE = 1024
@@ -46,29 +45,6 @@ class Encoded:
     def layout(self) -> dict[str, int]:
         """What decode must be told beside the shape."""
         return {"tile": self.tile, "lanes": self.lanes, "learning": self.learning}
-
-
-class _Share:
-    """Sums the progress of concurrent tiles and reports the whole."""
-
-    def __init__(self, tiles: Sequence[Tile], report: Progress | None) -> None:
-        pixels = [(t.last - t.first) * t.h * t.w for t in tiles]
-        self._weights = [p / sum(pixels) for p in pixels]
-        self._done = [0.0] * len(tiles)
-        self._report, self._lock = report, threading.Lock()
-
-    def of(self, index: int) -> Progress | None:
-        """What tile ``index`` calls with its own fraction."""
-        report = self._report
-        if report is None:
-            return None
-
-        def update(fraction: float) -> None:
-            with self._lock:
-                self._done[index] = fraction * self._weights[index]
-                report(sum(self._done))
-
-        return update
 
 
 def _run(
@@ -126,7 +102,7 @@ def encode(
     if engine in DEVICES:
         made = _encode_on_device(model, cuts, lanes, learning, engine, at_once, progress)
     else:
-        share = _Share(tiles, progress)
+        share = Shares([(t.last - t.first) * t.h * t.w for t in tiles], progress)
 
         def work(index: int, threads: int) -> tuple[bytes, float]:
             return _encode_tile(model, cuts[index], lanes, learning, engine, threads, share.of(index))
@@ -217,7 +193,8 @@ def _intervals(
     frequency = np.empty_like(left)
     for i in range(0, n, group):
         some = planes[i : i + group]
-        part = intervals(model.network, engine, some, colours, None, threads, learning)
+        report = part_of(progress, i / n, (i + len(some)) / n)
+        part = intervals(model.network, engine, some, colours, report, threads, learning)
         shape = (height, colours, width, len(some))
         left[..., i : i + group], frequency[..., i : i + group] = part[0].reshape(shape), part[1].reshape(shape)
     return left.reshape(height, colours, -1), frequency.reshape(height, colours, -1)
@@ -310,7 +287,7 @@ def decode(
         ):
             put(index, planes)
         return out
-    share = _Share(cuts, progress)
+    share = Shares([n * h * w for n, h, w in sizes], progress)
 
     def work(index: int, threads: int) -> None:
         report = share.of(index)
@@ -318,7 +295,7 @@ def decode(
             streams = read_lanes(tiles[index], lanes)
             put(index, decode_block(model.network, engine, streams, sizes[index], channels, report, threads, learning))
         except FormatError as error:
-            if faults is None:
+            if faults is None or error in share.raised:
                 raise
             faults[index] = str(error)
 

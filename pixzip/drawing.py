@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -22,10 +21,10 @@ from pixzip.errors import LimitError, UsageError
 from pixzip.image import Picture, from_array
 from pixzip.model_file import Model, find_model
 from pixzip.quantiles import quantiles
+from pixzip.reports import Progress, Report, Shares
 from pixzip.runtime.draw import draw_block
 from pixzip.runtime.engines import choose_engine, one_thread
 
-Progress = Callable[[float], None]
 MAX_PIXELS = 64_000_000
 #: Pictures are drawn whole, not in tiles: what a traversal keeps grows with their height.
 MAX_SIDE_PX = 4096
@@ -157,7 +156,8 @@ def _draw(
     threads = min(threads or os.cpu_count() or 1, count)
     group = min(-(-count // threads), max(1, _ROWS // height))
     groups = [range(i, min(i + group, count)) for i in range(0, count, group)]
-    share = _Share(len(groups), progress)
+    report = None if progress is None else Report(progress)
+    share = Shares([len(numbers) for numbers in groups], report)
     out = np.empty((count, len(above), height, above.shape[2]), dtype=np.uint8)
 
     def work(index: int) -> None:
@@ -167,6 +167,8 @@ def _draw(
 
     with one_thread(), ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, range(len(groups))))
+    if report is not None:
+        report.finish()
     if model.network.pictures == "binary":
         return out[:, 0].astype(bool)
     return out[:, 0] if len(above) == 1 else np.ascontiguousarray(out.transpose(0, 2, 3, 1))
@@ -194,27 +196,6 @@ def draw_numbers(
         y = np.arange(top, min(top + band, height))[:, None]
         places[:, :, top : top + band] = quantiles(seed, picture, y, columns, colour)
     return draw_block(network, engine, places, planes, temperature, progress)[:, :colours]
-
-
-class _Share:
-    """Sums the progress of groups that run side by side."""
-
-    def __init__(self, groups: int, report: Progress | None) -> None:
-        self._done = [0.0] * groups
-        self._report, self._lock = report, threading.Lock()
-
-    def of(self, index: int) -> Progress | None:
-        """What group ``index`` calls with its own fraction."""
-        report = self._report
-        if report is None:
-            return None
-
-        def update(fraction: float) -> None:
-            with self._lock:
-                self._done[index] = fraction
-                report(sum(self._done) / len(self._done))
-
-        return update
 
 
 def grid(pictures: Sequence[NDArray[Any]] | NDArray[Any], columns: int) -> NDArray[Any]:

@@ -142,16 +142,6 @@ def test_threads_and_engines_change_neither_file_nor_pixels(model: Path, how: di
     assert np.array_equal(pixzip.to_array(pixzip.decompress(data, model=model, **how)), pixels)
 
 
-def test_progress_ends_at_one(model: Path) -> None:
-    told: list[float] = []
-    data = pixzip.compress(model_picture(50, 70), model=model, progress=told.append)
-    assert told == sorted(told)
-    assert 0 < told[-1] <= 1
-    told.clear()
-    pixzip.decompress(data, model=model, progress=told.append)
-    assert 0 < told[-1] <= 1
-
-
 # ------------------------------------------------------------------------ several pictures in a file
 
 
