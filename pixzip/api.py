@@ -22,6 +22,7 @@ from pixzip import container as pxz
 from pixzip.container import Coding, Container, Header, read_container, write_container
 from pixzip.errors import FormatError, ImageError, LimitError, ModelNotFoundError, PixelChecksumError, UsageError
 from pixzip.image import Picture, claimed_shape, from_array, from_pil, read_image
+from pixzip.keywords import DEVICES, ENGINES, check_engine, integer, rate_of, threads_of
 from pixzip.memory import Extent, Need, and_writing, compressing, decompressing
 from pixzip.model_file import Model, added_folder, added_models, find_model, load_model, models_folder, shipped_models
 from pixzip.names import KEY as NAMES
@@ -46,9 +47,6 @@ class _How:
     report: Report | None
     at_once: int | None = None  # tiles; None: memory is no matter
 
-    def __post_init__(self) -> None:
-        _check_range("threads", self.threads, 1024)
-
     def finish(self) -> None:
         """Report the end of the work."""
         if self.report is not None:
@@ -66,12 +64,26 @@ class _How:
         return threads if self.at_once is None else min(threads, self.at_once)
 
 
+def _how(
+    threads: int | None, engine: str | None, progress: Progress | None, engines: Sequence[str] = (*ENGINES, *DEVICES)
+) -> _How:
+    """These arguments, checked as far as no model is needed. Raises UsageError."""
+    check_engine(engine, engines)
+    return _How(threads_of(threads), engine, None if progress is None else Report(progress))
+
+
 class _Layout(NamedTuple):
     """What of the arguments shapes a file."""
 
     tile: int
     lanes: int | None
-    learning: int | None
+    learning: int
+
+
+def _layout(tile: int, lanes: int | None, learning: int | None, model: Model) -> _Layout:
+    """These arguments, checked. Raises UsageError."""
+    streams = None if lanes is None else integer("lanes", lanes, 1, pxz.MAX_LANES)
+    return _Layout(integer("tile", tile, 1, pxz.MAX_TILE), streams, rate_of(model, learning))
 
 
 def compress(
@@ -142,22 +154,24 @@ def compress_batch(
     as for compress. Raises UsageError where size, mode, depth, palette, transparency or metadata differ, or where
     several are larger than a tile.
     """
-    _check_range("tile", tile, pxz.MAX_TILE)
-    _check_range("lanes", lanes, pxz.MAX_LANES)
-    network = find_model(model)
-    how = _How(threads, engine, Report(progress) if progress is not None else None)
+    how, network = _how(threads, engine, progress), find_model(model)
+    layout = _layout(tile, lanes, learning, network)
+    _check_engine_of(network, engine)
+    packed = None if names is None else pack_names(names)
     if max_memory is not None:
-        need = need_to_compress(images, network, tile=tile, max_pixels=max_pixels)
+        need = need_to_compress(images, network, tile=layout.tile, max_pixels=max_pixels)
         how = replace(how, at_once=need.tiles_within(max_memory))
     read = [_picture(image, allow_jpeg, max_pixels) for image in images]
     if strip:
         read = [replace(picture, metadata=()) for picture in read]
-    pictures = _named(_alike(read, tile), names)
+    if names is not None and len(names) != len(read):
+        raise UsageError(f"{len(names)} names for {len(read)} images")
+    pictures = _named(_alike(read, layout.tile), packed)
     first = pictures[0]
     planes = np.stack([p.planes for p in pictures]) if len(pictures) > 1 else first.planes[None]  # (n, c, h, w)
     if planes[:, 0].size > max_pixels:
         raise LimitError(f"{planes[:, 0].size} pixels in {len(pictures)} pictures, over the limit of {max_pixels}")
-    data = _shortest(first, planes, network, _Layout(tile, lanes, learning), how, embed_model=embed_model)
+    data = _shortest(first, planes, network, layout, how, embed_model=embed_model)
     how.finish()
     return data
 
@@ -214,9 +228,12 @@ def _codable(picture: Picture, model: Model) -> bool:
     return True
 
 
-def _check_range(name: str, value: int | None, most: int) -> None:
-    if value is not None and not 1 <= value <= most:
-        raise UsageError(f"{name} {value}: must be 1 to {most}")
+def _check_engine_of(model: Model, engine: str | None) -> None:
+    """Raise UsageError where the model, or this machine, has not the engine: also for pictures that are stored only."""
+    if engine is not None:
+        from pixzip.codec import engine_for  # loads numba
+
+        engine_for(model, engine)
 
 
 def _picture(image: bytes | NDArray[Any] | Image | Picture, allow_jpeg: bool, max_pixels: int) -> Picture:
@@ -251,18 +268,15 @@ def _alike(pictures: list[Picture], tile: int) -> list[Picture]:
     return pictures
 
 
-def _named(pictures: list[Picture], names: Sequence[str] | None) -> list[Picture]:
-    """The same pictures; where there are several, the first has their names among its metadata."""
-    if names is not None and len(names) != len(pictures):
-        raise UsageError(f"{len(names)} names for {len(pictures)} images")
+def _named(pictures: list[Picture], names: bytes | None) -> list[Picture]:
+    """The same pictures; where there are several, the first has their names, packed, among its metadata."""
     if len(pictures) == 1:
         return pictures
     if any(key == NAMES for key, _ in pictures[0].metadata):
         raise UsageError(f"metadata with the key {NAMES}, which a file of several pictures has for their names")
     if names is None:
         return pictures
-    entry = (NAMES, pack_names(names))
-    return [replace(pictures[0], metadata=(*pictures[0].metadata, entry)), *pictures[1:]]
+    return [replace(pictures[0], metadata=(*pictures[0].metadata, (NAMES, names))), *pictures[1:]]
 
 
 def _container(picture: Picture, planes: NDArray[Any], coding: Coding, **parts: Any) -> Container:
@@ -378,7 +392,7 @@ def decompress_batch(
     progress: Progress | None = None,
 ) -> list[Picture]:
     """Return all pictures of a .pxz file. Arguments, errors: as for decompress; max_pixels is of all together."""
-    how = _How(threads, engine, Report(progress) if progress is not None else None)
+    how = _how(threads, engine, progress)
     c = read_container(data, max_pixels=max_pixels)
     h = c.header
     network = None if h.coding == Coding.STORED else _model_of(c, model)
@@ -575,7 +589,7 @@ def salvage(
     Arguments as for decompress_batch. Raises FormatError where the header is damaged, no tile is left, or a picture
     stored in one piece is damaged; ModelNotFoundError, ModelError, LimitError, UsageError.
     """
-    how = _How(threads, engine, Report(progress) if progress is not None else None)
+    how = _how(threads, engine, progress, ENGINES)
     remains = find_remains(data, max_pixels=max_pixels)
     c, missing = remains.container, dict(remains.missing)
     h = c.header

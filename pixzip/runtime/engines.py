@@ -18,12 +18,9 @@ from threadpoolctl import threadpool_limits
 
 from pixzip.errors import UsageError
 from pixzip.jit import jit
+from pixzip.keywords import ENGINES, check_engine
 from pixzip.runtime.kernels import Acc
 from pixzip.runtime.multiply import HAS_INT8, SLACK, Packed, pack, padded, product
-
-ENGINES = ("int8", "float32")
-#: Engines that code all blocks of a call at once, in torch: on a GPU, or on the CPU for comparison (runtime/device).
-DEVICES = ("cuda", "torch")
 
 
 def padded_rows(rows: int) -> int:
@@ -132,8 +129,7 @@ def make_product(engine: str, weight: NDArray[np.int8], rows: int) -> Product:
 
 def choose_engine(wanted: str | None) -> str:
     """``wanted`` if given; else int8 where the processor has the instructions. Raises UsageError."""
-    if wanted not in (None, *ENGINES):
-        raise UsageError(f"engine {wanted!r}, allowed are {', '.join(ENGINES)}")
+    check_engine(wanted, ENGINES)
     if wanted == "int8" and not HAS_INT8:
         raise UsageError("the int8 engine needs an x86-64 processor, or ARM's dot product instructions; use float32")
     return wanted or ("int8" if HAS_INT8 else "float32")

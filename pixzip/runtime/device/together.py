@@ -140,10 +140,15 @@ class Together:
         return found
 
 
-@cache
-def _together(engine: str) -> Together:
+def check_device(engine: str) -> None:
+    """Raise UsageError where there is no such device."""
     if engine == "cuda" and not torch.cuda.is_available():
         raise UsageError("engine cuda: torch finds no CUDA device")
+
+
+@cache
+def _together(engine: str) -> Together:
+    check_device(engine)
     return Together(torch.device("cuda" if engine == "cuda" else "cpu"))
 
 
