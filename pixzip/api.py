@@ -24,7 +24,16 @@ from pixzip.errors import FormatError, ImageError, LimitError, ModelNotFoundErro
 from pixzip.image import Picture, claimed_shape, from_array, from_pil, read_image
 from pixzip.keywords import DEVICES, ENGINES, check_engine, integer, rate_of, threads_of
 from pixzip.memory import Extent, Need, and_writing, compressing, decompressing
-from pixzip.model_file import Model, added_folder, added_models, find_model, load_model, models_folder, shipped_models
+from pixzip.model_file import (
+    Model,
+    added_folder,
+    added_models,
+    find_model,
+    load_model,
+    models_folder,
+    shipped_models,
+    unreadable_models,
+)
 from pixzip.names import KEY as NAMES
 from pixzip.names import pack_names, unpack_names
 from pixzip.remains import Lost, areas, find_remains
@@ -534,8 +543,9 @@ def _model_of(c: Container, wanted: str | Path | None) -> Model:
         return find_model(digest)
     except ModelNotFoundError:
         looked += [str(models_folder()), str(added_folder())]
+        looked += [f"{each.path} (cannot be read: {each.reason})" for each in unreadable_models()]
     where = ", ".join(["the file itself", *looked])
-    raise ModelNotFoundError(f"no model with digest {digest.hex()}; looked in {where}; --model names another file")
+    raise ModelNotFoundError(f"no model with digest {digest.hex()}; looked in {where}; a file can be given (model)")
 
 
 def verify(
