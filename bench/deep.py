@@ -90,7 +90,8 @@ def sizes(picture: pixzip.Picture, source: bytes | None, model: str) -> dict[str
     as_png = write_png(Png(picture.planes, COLOURS[picture.mode], 16))
     stored = api._container(bare, planes, Coding.STORED, stored=(STORED_PNG, as_png))
     own = api._store(bare, planes, how)
-    by_model = api._code(bare, planes, find_model(model), api._Layout(1024, None, None), how)
+    found = find_model(model)
+    by_model = api._code(bare, planes, found, api._layout(1024, None, None, found), how)
     lengths = [len(write_container(c)) for c in (stored, own, by_model)]
     found = dict(zip(("PNG", "own", "model"), lengths, strict=True))
     low = sum(map(len, deep.halves(by_model.tiles)[1]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,14 +22,24 @@ from pixzip import container as pxz
 from pixzip.container import Coding, Container, Header, read_container, write_container
 from pixzip.errors import FormatError, ImageError, LimitError, ModelNotFoundError, PixelChecksumError, UsageError
 from pixzip.image import Picture, claimed_shape, from_array, from_pil, read_image
+from pixzip.keywords import DEVICES, ENGINES, check_engine, integer, rate_of, threads_of
 from pixzip.memory import Extent, Need, and_writing, compressing, decompressing
-from pixzip.model_file import Model, added_folder, added_models, find_model, load_model, models_folder, shipped_models
+from pixzip.model_file import (
+    Model,
+    added_folder,
+    added_models,
+    find_model,
+    load_model,
+    models_folder,
+    shipped_models,
+    unreadable_models,
+)
 from pixzip.names import KEY as NAMES
 from pixzip.names import pack_names, unpack_names
 from pixzip.remains import Lost, areas, find_remains
+from pixzip.reports import Progress, Report
 from pixzip.stored import restore, store
 
-Progress = Callable[[float], None]
 MAX_PIXELS = 64_000_000
 #: Mode → planes that a model codes; alpha comes after them.
 _MODEL_PLANES = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}
@@ -43,11 +53,13 @@ class _How:
 
     threads: int | None
     engine: str | None
-    progress: Progress | None
+    report: Report | None
     at_once: int | None = None  # tiles; None: memory is no matter
 
-    def __post_init__(self) -> None:
-        _check_range("threads", self.threads, 1024)
+    def finish(self) -> None:
+        """Report the end of the work."""
+        if self.report is not None:
+            self.report.finish()
 
     @property
     def for_bands(self) -> int:
@@ -61,12 +73,26 @@ class _How:
         return threads if self.at_once is None else min(threads, self.at_once)
 
 
+def _how(
+    threads: int | None, engine: str | None, progress: Progress | None, engines: Sequence[str] = (*ENGINES, *DEVICES)
+) -> _How:
+    """These arguments, checked as far as no model is needed. Raises UsageError."""
+    check_engine(engine, engines)
+    return _How(threads_of(threads), engine, None if progress is None else Report(progress))
+
+
 class _Layout(NamedTuple):
     """What of the arguments shapes a file."""
 
     tile: int
     lanes: int | None
-    learning: int | None
+    learning: int
+
+
+def _layout(tile: int, lanes: int | None, learning: int | None, model: Model) -> _Layout:
+    """These arguments, checked. Raises UsageError."""
+    streams = None if lanes is None else integer("lanes", lanes, 1, pxz.MAX_LANES)
+    return _Layout(integer("tile", tile, 1, pxz.MAX_TILE), streams, rate_of(model, learning))
 
 
 def compress(
@@ -137,29 +163,40 @@ def compress_batch(
     as for compress. Raises UsageError where size, mode, depth, palette, transparency or metadata differ, or where
     several are larger than a tile.
     """
-    _check_range("tile", tile, pxz.MAX_TILE)
-    _check_range("lanes", lanes, pxz.MAX_LANES)
-    network = find_model(model)
-    how = _How(threads, engine, progress)
+    how, network = _how(threads, engine, progress), find_model(model)
+    layout = _layout(tile, lanes, learning, network)
+    _check_engine_of(network, engine)
+    packed = None if names is None else pack_names(names)
     if max_memory is not None:
-        need = need_to_compress(images, network, tile=tile, max_pixels=max_pixels)
+        need = need_to_compress(images, network, tile=layout.tile, max_pixels=max_pixels)
         how = replace(how, at_once=need.tiles_within(max_memory))
     read = [_picture(image, allow_jpeg, max_pixels) for image in images]
     if strip:
         read = [replace(picture, metadata=()) for picture in read]
-    pictures = _named(_alike(read, tile), names)
+    if names is not None and len(names) != len(read):
+        raise UsageError(f"{len(names)} names for {len(read)} images")
+    pictures = _named(_alike(read, layout.tile), packed)
     first = pictures[0]
     planes = np.stack([p.planes for p in pictures]) if len(pictures) > 1 else first.planes[None]  # (n, c, h, w)
     if planes[:, 0].size > max_pixels:
         raise LimitError(f"{planes[:, 0].size} pixels in {len(pictures)} pictures, over the limit of {max_pixels}")
-    stored = _store(first, planes, how)
-    if not _codable(first, network):
+    data = _shortest(first, planes, network, layout, how, embed_model=embed_model)
+    how.finish()
+    return data
+
+
+def _shortest(
+    picture: Picture, planes: NDArray[Any], model: Model, layout: _Layout, how: _How, *, embed_model: bool
+) -> bytes:
+    """The file of planes (n, c, h, w): stored, or coded by the model, if it codes such pictures; without that model."""
+    stored = _store(picture, planes, how)
+    if not _codable(picture, model):
         return write_container(stored)
-    coded = _code(first, planes, network, _Layout(tile, lanes, learning), how)
+    coded = _code(picture, planes, model, layout, how)
     in_brief, as_stored = write_container(coded), write_container(stored)
     if len(as_stored) < len(in_brief):
         return as_stored
-    return write_container(replace(coded, model=network.data)) if embed_model else in_brief
+    return write_container(replace(coded, model=model.data)) if embed_model else in_brief
 
 
 def need_to_compress(
@@ -200,9 +237,12 @@ def _codable(picture: Picture, model: Model) -> bool:
     return True
 
 
-def _check_range(name: str, value: int | None, most: int) -> None:
-    if value is not None and not 1 <= value <= most:
-        raise UsageError(f"{name} {value}: must be 1 to {most}")
+def _check_engine_of(model: Model, engine: str | None) -> None:
+    """Raise UsageError where the model, or this machine, has not the engine: also for pictures that are stored only."""
+    if engine is not None:
+        from pixzip.codec import engine_for  # loads numba
+
+        engine_for(model, engine)
 
 
 def _picture(image: bytes | NDArray[Any] | Image | Picture, allow_jpeg: bool, max_pixels: int) -> Picture:
@@ -237,18 +277,15 @@ def _alike(pictures: list[Picture], tile: int) -> list[Picture]:
     return pictures
 
 
-def _named(pictures: list[Picture], names: Sequence[str] | None) -> list[Picture]:
-    """The same pictures; where there are several, the first has their names among its metadata."""
-    if names is not None and len(names) != len(pictures):
-        raise UsageError(f"{len(names)} names for {len(pictures)} images")
+def _named(pictures: list[Picture], names: bytes | None) -> list[Picture]:
+    """The same pictures; where there are several, the first has their names, packed, among its metadata."""
     if len(pictures) == 1:
         return pictures
     if any(key == NAMES for key, _ in pictures[0].metadata):
         raise UsageError(f"metadata with the key {NAMES}, which a file of several pictures has for their names")
     if names is None:
         return pictures
-    entry = (NAMES, pack_names(names))
-    return [replace(pictures[0], metadata=(*pictures[0].metadata, entry)), *pictures[1:]]
+    return [replace(pictures[0], metadata=(*pictures[0].metadata, (NAMES, names))), *pictures[1:]]
 
 
 def _container(picture: Picture, planes: NDArray[Any], coding: Coding, **parts: Any) -> Container:
@@ -300,7 +337,7 @@ def _code(picture: Picture, planes: NDArray[Any], model: Model, layout: _Layout,
         threads=how.threads,
         at_once=how.at_once,
         engine=how.engine,
-        progress=how.progress,
+        progress=how.report,
     )
     tiles = add_low_bytes(coded.tiles, colours, coded.tile, how.for_tiles) if deep else coded.tiles
     alpha = _store_alpha(planes[:, count:], picture.depth, how) if picture.mode in _WITH_ALPHA else None
@@ -364,16 +401,24 @@ def decompress_batch(
     progress: Progress | None = None,
 ) -> list[Picture]:
     """Return all pictures of a .pxz file. Arguments, errors: as for decompress; max_pixels is of all together."""
-    how = _How(threads, engine, progress)
+    how = _how(threads, engine, progress)
     c = read_container(data, max_pixels=max_pixels)
     h = c.header
     network = None if h.coding == Coding.STORED else _model_of(c, model)
     how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
     planes = _restore_stored(c, how) if network is None else _decode(c, network, how)
-    own = c.metadata if h.pictures == 1 else tuple(entry for entry in c.metadata if entry[0] != NAMES)
     found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
     if found != h.pixels_checksum:
         raise PixelChecksumError(f"pixels checksum {h.pixels_checksum.hex()}, decoded pixels have {found.hex()}")
+    pictures = _pictures(c, planes)
+    how.finish()
+    return pictures
+
+
+def _pictures(c: Container, planes: NDArray[Any]) -> list[Picture]:
+    """All pictures of planes (n, c, h, w), without the entry of their names."""
+    h = c.header
+    own = c.metadata if h.pictures == 1 else tuple(entry for entry in c.metadata if entry[0] != NAMES)
     try:
         return [Picture(each, h.mode, h.depth, c.palette, c.transparency, own) for each in planes]
     except ImageError as error:
@@ -475,7 +520,7 @@ def _decode_tiles(
         threads=how.threads,
         at_once=how.at_once,
         engine=how.engine,
-        progress=how.progress,
+        progress=how.report,
         faults=faults,
     )
     if h.depth < 8 and planes.max() >= 2**h.depth:
@@ -498,8 +543,9 @@ def _model_of(c: Container, wanted: str | Path | None) -> Model:
         return find_model(digest)
     except ModelNotFoundError:
         looked += [str(models_folder()), str(added_folder())]
+        looked += [f"{each.path} (cannot be read: {each.reason})" for each in unreadable_models()]
     where = ", ".join(["the file itself", *looked])
-    raise ModelNotFoundError(f"no model with digest {digest.hex()}; looked in {where}; --model names another file")
+    raise ModelNotFoundError(f"no model with digest {digest.hex()}; looked in {where}; a file can be given (model)")
 
 
 def verify(
@@ -553,7 +599,7 @@ def salvage(
     Arguments as for decompress_batch. Raises FormatError where the header is damaged, no tile is left, or a picture
     stored in one piece is damaged; ModelNotFoundError, ModelError, LimitError, UsageError.
     """
-    how = _How(threads, engine, progress)
+    how = _how(threads, engine, progress, ENGINES)
     remains = find_remains(data, max_pixels=max_pixels)
     c, missing = remains.container, dict(remains.missing)
     h = c.header
@@ -570,11 +616,8 @@ def salvage(
     found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
     if not lost and found != h.pixels_checksum:
         faults.append(f"pixels checksum {h.pixels_checksum.hex()}, decoded pixels have {found.hex()}")
-    own = c.metadata if h.pictures == 1 else tuple(entry for entry in c.metadata if entry[0] != NAMES)
-    try:
-        pictures = [Picture(each, h.mode, h.depth, c.palette, c.transparency, own) for each in planes]
-    except ImageError as error:
-        raise FormatError(str(error)) from None
+    pictures = _pictures(c, planes)
+    how.finish()
     return Salvaged(pictures, lost, tuple(faults))
 
 

@@ -32,21 +32,17 @@ def in_order(jobs: Iterable[Callable[[], _R]], threads: int) -> Iterator[_R]:
         for job in jobs:
             yield job()
         return
-    from threadpoolctl import threadpool_limits
-
     pool = ThreadPoolExecutor(threads)
     waiting: deque[Future[_R]] = deque()
-    # Jobs that set BLAS to one thread each would set it back under one another.
-    with threadpool_limits(1, user_api="blas"):
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(job))
-                if len(waiting) >= 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(job))
+            if len(waiting) >= 2 * threads:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True)

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pixzip.container import MAX_LANES, MAX_TILE
 from pixzip.entropy import Lanes, encode_words, lane_lengths, lane_order, lane_payload, read_lanes
 from pixzip.errors import FormatError, UsageError
+from pixzip.keywords import DEVICES, ENGINES, check_engine, integer, rate_of
 from pixzip.model_file import Model, Network
 from pixzip.multiscale_model import MultiScaleNetwork
-from pixzip.runtime.engines import DEVICES, choose_engine
+from pixzip.reports import Progress, Shares, part_of
+from pixzip.runtime.engines import choose_engine
 from pixzip.runtime.frozen import decode_block, intervals, products_alone, shares_a_block
-from pixzip.schedule import MAX_LANES, MAX_TILE, Tile, default_lanes, tiles_of
+from pixzip.schedule import default_lanes, tiles_of
 
-Progress = Callable[[float], None]
 _Stream = tuple[NDArray[np.uint32], NDArray[np.uint32]]
 _Made = TypeVar("_Made")
 DEFAULT_TILE = 1024
-#: Rate at which the heads learn, in 1/64 of a weight's unit a step (docs/model-format.md, section 9).
-DEFAULT_LEARNING = 8
-MAX_LEARNING = 255
 #: Positions that the encoder runs side by side when pictures are small.
 _ENCODE_ROWS = 4096
 
@@ -46,29 +43,6 @@ class Encoded:
     def layout(self) -> dict[str, int]:
         """What decode must be told beside the shape."""
         return {"tile": self.tile, "lanes": self.lanes, "learning": self.learning}
-
-
-class _Share:
-    """Sums the progress of concurrent tiles and reports the whole."""
-
-    def __init__(self, tiles: Sequence[Tile], report: Progress | None) -> None:
-        pixels = [(t.last - t.first) * t.h * t.w for t in tiles]
-        self._weights = [p / sum(pixels) for p in pixels]
-        self._done = [0.0] * len(tiles)
-        self._report, self._lock = report, threading.Lock()
-
-    def of(self, index: int) -> Progress | None:
-        """What tile ``index`` calls with its own fraction."""
-        report = self._report
-        if report is None:
-            return None
-
-        def update(fraction: float) -> None:
-            with self._lock:
-                self._done[index] = fraction * self._weights[index]
-                report(sum(self._done))
-
-        return update
 
 
 def _run(
@@ -115,18 +89,19 @@ def encode(
         raise UsageError(f"pictures of {channels} planes of {depth} bits: model {model.name} {reason}")
     if pixels.max() >= 1 << depth:
         raise UsageError(f"sample {pixels.max()} in a picture of depth {depth}")
-    if not 1 <= tile <= MAX_TILE or not (lanes is None or 1 <= lanes <= MAX_LANES):
-        raise UsageError(f"tile {tile}, lanes {lanes}; allowed are 1 to {MAX_TILE} and 1 to {MAX_LANES}")
+    tile = integer("tile", tile, 1, MAX_TILE)
     tiles = tiles_of(n, height, width, tile)
     learning = rate_of(model, learning)
     first = tiles[0]
-    lanes = lanes or default_lanes((first.last - first.first) * first.h * first.w)
-    engine = _engine_for(model, engine)
+    if lanes is None:
+        lanes = default_lanes((first.last - first.first) * first.h * first.w)
+    lanes = integer("lanes", lanes, 1, MAX_LANES)
+    engine = engine_for(model, engine)
     cuts = [pixels[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] for t in tiles]
     if engine in DEVICES:
         made = _encode_on_device(model, cuts, lanes, learning, engine, at_once, progress)
     else:
-        share = _Share(tiles, progress)
+        share = Shares([(t.last - t.first) * t.h * t.w for t in tiles], progress)
 
         def work(index: int, threads: int) -> tuple[bytes, float]:
             return _encode_tile(model, cuts[index], lanes, learning, engine, threads, share.of(index))
@@ -135,27 +110,17 @@ def encode(
     return Encoded(tuple(m[0] for m in made), tile, lanes, learning, sum(m[1] for m in made))
 
 
-def _engine_for(model: Model, wanted: str | None) -> str:
-    """The engine that codes with a model. Raises UsageError."""
+def engine_for(model: Model, wanted: str | None) -> str:
+    """The engine that codes with a model. Raises UsageError where it, or this machine, has not the one wanted."""
+    check_engine(wanted, (*ENGINES, *DEVICES))
     if wanted not in DEVICES:
         return choose_engine(wanted)
     if not isinstance(model.network, Network):
         raise UsageError(f"engine {wanted}: model {model.name} runs on the CPU only")
-    if find_spec("torch") is None:
-        raise UsageError(f"engine {wanted} needs PyTorch 2.6 or later, which is not installed")
+    from pixzip.runtime.device.together import check_device
+
+    check_device(wanted)
     return wanted
-
-
-def rate_of(model: Model, learning: int | None) -> int:
-    """The rate of learning that is meant. Raises UsageError for one that the network cannot have."""
-    learns = model.network.learns
-    if learning is None:
-        return DEFAULT_LEARNING if learns else 0
-    if not 0 <= learning <= MAX_LEARNING:
-        raise UsageError(f"learning {learning}: must be 0 to {MAX_LEARNING}")
-    if learning and not learns:
-        raise UsageError(f"learning {learning}: model {model.name} cannot learn from what it codes, only 0 is allowed")
-    return learning
 
 
 def _encode_tile(
@@ -217,7 +182,8 @@ def _intervals(
     frequency = np.empty_like(left)
     for i in range(0, n, group):
         some = planes[i : i + group]
-        part = intervals(model.network, engine, some, colours, None, threads, learning)
+        report = part_of(progress, i / n, (i + len(some)) / n)
+        part = intervals(model.network, engine, some, colours, report, threads, learning)
         shape = (height, colours, width, len(some))
         left[..., i : i + group], frequency[..., i : i + group] = part[0].reshape(shape), part[1].reshape(shape)
     return left.reshape(height, colours, -1), frequency.reshape(height, colours, -1)
@@ -293,7 +259,9 @@ def decode(
     cuts = tiles_of(n, height, width, tile)
     if len(cuts) != len(tiles):
         raise FormatError(f"{len(tiles)} tiles, a picture of this size has {len(cuts)}")
-    engine = _engine_for(model, engine)
+    if faults is not None and engine in DEVICES:
+        raise UsageError(f"engine {engine}: damaged files are decoded on the CPU only")
+    engine = engine_for(model, engine)
     sizes = [(t.last - t.first, t.h, t.w) for t in cuts]
     out = np.zeros(shape, dtype=np.uint8)
 
@@ -302,15 +270,13 @@ def decode(
         out[t.first : t.last, :, t.y : t.y + t.h, t.x : t.x + t.w] = planes[:, :channels]
 
     if engine in DEVICES:
-        if faults is not None:
-            raise UsageError(f"engine {engine}: damaged files are decoded on the CPU only")
         streams = [read_lanes(payload, lanes) for payload in tiles]
         for index, planes in enumerate(
             _decode_on_device(model, sizes, streams, channels, learning, engine, at_once, progress)
         ):
             put(index, planes)
         return out
-    share = _Share(cuts, progress)
+    share = Shares([n * h * w for n, h, w in sizes], progress)
 
     def work(index: int, threads: int) -> None:
         report = share.of(index)
@@ -318,7 +284,7 @@ def decode(
             streams = read_lanes(tiles[index], lanes)
             put(index, decode_block(model.network, engine, streams, sizes[index], channels, report, threads, learning))
         except FormatError as error:
-            if faults is None:
+            if faults is None or error in share.raised:
                 raise
             faults[index] = str(error)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 
 from pixzip.errors import LimitError, UsageError
 from pixzip.image import Picture, from_array
+from pixzip.keywords import integer, threads_of
 from pixzip.model_file import Model, find_model
 from pixzip.quantiles import quantiles
+from pixzip.reports import Progress, Report, Shares
 from pixzip.runtime.draw import draw_block
 from pixzip.runtime.engines import choose_engine, one_thread
 
-Progress = Callable[[float], None]
 MAX_PIXELS = 64_000_000
 #: Pictures are drawn whole, not in tiles: what a traversal keeps grows with their height.
 MAX_SIDE_PX = 4096
-MAX_THREADS = 1024
 LEAST_TEMPERATURE, LARGEST_TEMPERATURE = Fraction(1, 1000), Fraction(100)
 #: White pixels between the pictures of a grid.
 GAP_PX = 2
@@ -60,11 +60,13 @@ def sample(
     time. progress is called with the fraction done. Raises UsageError, LimitError for more than max_pixels pixels in
     all or a side over 4096, ModelNotFoundError, ModelError.
     """
+    how = _how(count, seed, temperature, threads, engine, progress)
+    sides = None if size is None else _sides(size)
     found = find_model(model)
-    height, width = size or trained_size(found)
-    _check_sizes(count, height, width, max_pixels)
+    height, width = sides or trained_size(found)
+    _check_sizes(how.count, height, width, max_pixels)
     nothing = np.zeros((found.network.planes, 0, width), dtype=np.uint8)
-    return _draw(found, nothing, count, height, seed, temperature, threads, engine, progress)
+    return _draw(found, nothing, height, how)
 
 
 def complete(
@@ -87,14 +89,13 @@ def complete(
     arguments and errors as for sample; UsageError for a cut outside the picture and for pictures of another kind than
     the model codes.
     """
+    how = _how(count, seed, temperature, threads, engine, progress)
     found = find_model(model)
     known = picture if isinstance(picture, Picture) else from_array(picture)
     _check_kind(found, known)
-    cut = known.height // 2 if from_row is None else from_row
-    if not 0 <= cut < known.height:
-        raise UsageError(f"from_row {cut}: a picture of {known.height} rows can be drawn from 0 to {known.height - 1}")
-    _check_sizes(count, known.height, known.width, max_pixels)
-    return _draw(found, known.planes[:, :cut], count, known.height, seed, temperature, threads, engine, progress)
+    cut = known.height // 2 if from_row is None else integer("from_row", from_row, 0, known.height - 1)
+    _check_sizes(how.count, known.height, known.width, max_pixels)
+    return _draw(found, known.planes[:, :cut], known.height, how)
 
 
 def trained_size(model: Model) -> tuple[int, int]:
@@ -128,10 +129,15 @@ def _rational(temperature: float | Fraction | str) -> Fraction:
     return value
 
 
+def _sides(size: tuple[int, int]) -> tuple[int, int]:
+    """(h, w), if it is that. Raises UsageError."""
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise UsageError(f"size {size!r:.40}: must be two integers, height and width")
+    return integer("size", size[0], 1), integer("size", size[1], 1)
+
+
 def _check_sizes(count: int, height: int, width: int, max_pixels: int) -> None:
-    """Raise UsageError for nothing to draw, LimitError for too much."""
-    if count < 1 or height < 1 or width < 1:
-        raise UsageError(f"{count} pictures of {height}x{width} pixels: all must be at least 1")
+    """Raise LimitError for too much to draw."""
     if max(height, width) > MAX_SIDE_PX:
         raise LimitError(f"pictures of {height}x{width} pixels: a side can be {MAX_SIDE_PX} at most")
     if count * height * width > max_pixels:
@@ -139,34 +145,51 @@ def _check_sizes(count: int, height: int, width: int, max_pixels: int) -> None:
         raise LimitError(f"{pixels}, over the limit of {max_pixels}: --max-pixels raises it")
 
 
-def _draw(
-    model: Model,
-    above: NDArray[np.uint8],
+@dataclass(frozen=True)
+class _How:
+    """What sample and complete are told alike, checked."""
+
+    count: int
+    seed: int
+    temperature: Fraction
+    threads: int | None
+    engine: str
+    report: Report | None
+
+
+def _how(
     count: int,
-    height: int,
     seed: int,
     temperature: float | Fraction | str,
     threads: int | None,
     engine: str | None,
     progress: Progress | None,
-) -> NDArray[Any]:
+) -> _How:
+    """These arguments. Raises UsageError."""
+    report = None if progress is None else Report(progress)
+    count, seed = integer("count", count, 1), integer("seed", seed, 0, (1 << 64) - 1)
+    return _How(count, seed, _rational(temperature), threads_of(threads), choose_engine(engine), report)
+
+
+def _draw(model: Model, above: NDArray[np.uint8], height: int, how: _How) -> NDArray[Any]:
     """Pictures 0 .. count - 1, in the form that callers get; above (1 or 3, rows, w): what is known."""
-    if not (threads is None or 1 <= threads <= MAX_THREADS):
-        raise UsageError(f"threads {threads}: must be 1 to {MAX_THREADS}")
-    rational, engine = _rational(temperature), choose_engine(engine)
-    threads = min(threads or os.cpu_count() or 1, count)
+    count = how.count
+    threads = min(how.threads or os.cpu_count() or 1, count)
     group = min(-(-count // threads), max(1, _ROWS // height))
     groups = [range(i, min(i + group, count)) for i in range(0, count, group)]
-    share = _Share(len(groups), progress)
+    share = Shares([len(numbers) for numbers in groups], how.report)
     out = np.empty((count, len(above), height, above.shape[2]), dtype=np.uint8)
 
     def work(index: int) -> None:
         numbers = groups[index]
-        done = draw_numbers(model, numbers, above, height, seed, rational, engine, share.of(index))
-        out[numbers.start : numbers.stop] = done
+        out[numbers.start : numbers.stop] = draw_numbers(
+            model, numbers, above, height, how.seed, how.temperature, how.engine, share.of(index)
+        )
 
     with one_thread(), ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, range(len(groups))))
+    if how.report is not None:
+        how.report.finish()
     if model.network.pictures == "binary":
         return out[:, 0].astype(bool)
     return out[:, 0] if len(above) == 1 else np.ascontiguousarray(out.transpose(0, 2, 3, 1))
@@ -194,27 +217,6 @@ def draw_numbers(
         y = np.arange(top, min(top + band, height))[:, None]
         places[:, :, top : top + band] = quantiles(seed, picture, y, columns, colour)
     return draw_block(network, engine, places, planes, temperature, progress)[:, :colours]
-
-
-class _Share:
-    """Sums the progress of groups that run side by side."""
-
-    def __init__(self, groups: int, report: Progress | None) -> None:
-        self._done = [0.0] * groups
-        self._report, self._lock = report, threading.Lock()
-
-    def of(self, index: int) -> Progress | None:
-        """What group ``index`` calls with its own fraction."""
-        report = self._report
-        if report is None:
-            return None
-
-        def update(fraction: float) -> None:
-            with self._lock:
-                self._done[index] = fraction
-                report(sum(self._done) / len(self._done))
-
-        return update
 
 
 def grid(pictures: Sequence[NDArray[Any]] | NDArray[Any], columns: int) -> NDArray[Any]:

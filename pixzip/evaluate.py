@@ -7,8 +7,9 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.codec import DEFAULT_TILE, rate_of
+from pixzip.codec import DEFAULT_TILE
 from pixzip.errors import UsageError
+from pixzip.keywords import rate_of
 from pixzip.model_file import Model
 from pixzip.runtime import frozen
 from pixzip.runtime.engines import choose_engine

@@ -6,10 +6,12 @@ in it is trusted: shapes, shifts, ranges and overflow bounds are checked before 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -304,15 +306,19 @@ def _check_bound(product: str, arrays: Arrays) -> None:
 _READING = Lock()
 
 
+@dataclass(frozen=True)
+class UnreadableModel:
+    """A file in a folder of models that cannot be read, and why."""
+
+    name: str
+    path: Path
+    reason: str
+
+
 def models_folder() -> Path:
     """Where the shipped models are: in the installed package, or models/ of a source checkout."""
     packed = Path(str(resources.files("pixzip"))) / "models"
     return packed if packed.is_dir() else Path(str(resources.files("pixzip"))).parent / "models"
-
-
-def shipped_models() -> list[ModelInfo]:
-    """All models that came with pixzip, by name."""
-    return _models_in(models_folder())
 
 
 def added_folder() -> Path:
@@ -324,25 +330,47 @@ def added_folder() -> Path:
     return Path(data) / "pixzip" / "models"
 
 
+def shipped_models() -> list[ModelInfo]:
+    """All models that came with pixzip, by name."""
+    return [model for model in _models_in(models_folder()) if isinstance(model, ModelInfo)]
+
+
 def added_models() -> list[ModelInfo]:
-    """All models that the user added, by name. Raises ModelError for a file that cannot be read."""
-    return _models_in(added_folder())
+    """All models that the user added, by name, but those that cannot be read."""
+    return [model for model in _models_in(added_folder()) if isinstance(model, ModelInfo)]
 
 
-def _models_in(folder: Path) -> list[ModelInfo]:
-    found = []
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+def unreadable_models() -> list[UnreadableModel]:
+    """What is called a model in either folder and cannot be read."""
+    found = [*_models_in(models_folder()), *_models_in(added_folder())]
+    return [model for model in found if isinstance(model, UnreadableModel)]
+
+
+def _paths_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{SUFFIX}"))
+
+
+def _models_in(folder: Path) -> list[ModelInfo | UnreadableModel]:
+    found: list[ModelInfo | UnreadableModel] = []
+    for path in _paths_in(folder):
         try:
             found.append(_info(path, _stamp(path)))
         except OSError as error:
-            raise ModelError(f"model {path}: cannot be read: {error.strerror}") from None
+            found.append(UnreadableModel(path.stem, path, str(error.strerror)))
     return found
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file does: a file with the same stamp is not read again."""
-    stat = path.stat()
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    """What changes when a file does: a file with the same stamp is not read again.
+
+    Raises OSError also for what is no file, or larger than a model: a search reads all files in its folders.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    if found.st_size > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"file of {found.st_size} bytes, allowed {MAX_BYTES}")
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @lru_cache(maxsize=64)
@@ -351,35 +379,50 @@ def _info(path: Path, stamp: tuple[int, ...]) -> ModelInfo:
     return ModelInfo(path.stem, hashlib.sha256(data).digest(), len(data), path)
 
 
-def _read_once(path: Path, name: str) -> Model:
-    """A model file, read and checked once a process: many small pictures, on several threads, pay for it once."""
-    with _READING:
-        return _read(path, name, _stamp(path))
+def _read_once(path: Path) -> Model:
+    """A model file, read and checked once a process: many small pictures, on several threads, pay for it once.
+
+    Raises ModelError.
+    """
+    try:
+        with _READING:
+            return _read(path, _stamp(path))
+    except OSError as error:
+        raise ModelError(f"model {path}: cannot be read: {error.strerror}") from None
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, name: str, stamp: tuple[int, ...]) -> Model:
-    return load_model(path.read_bytes(), name)
+def _read(path: Path, stamp: tuple[int, ...]) -> Model:
+    return load_model(path.read_bytes(), path.stem)
 
 
 def find_model(wanted: str | bytes | Path) -> Model:
     """A model by its name, by path, or by (the first bytes of) its digest; the same object until its file changes.
 
-    Shipped models come before those that the user added, and both before files.
+    A str is first a name, a Path never is. Shipped models come before those that the user added, and both before files.
 
-    Raises ModelNotFoundError, naming what was wanted and where it was looked for.
+    Raises ModelNotFoundError, naming what was wanted and where it was looked for; ModelError, also where the file of
+    this name or path cannot be read.
     """
-    for models in (shipped_models, added_models):  # one after the other: mostly, the shipped ones are enough
-        for info in models():
-            if info.digest.startswith(wanted) if isinstance(wanted, bytes) else info.name == str(wanted):
-                return _read_once(info.path, info.name)
     if isinstance(wanted, bytes):
-        places = f"{models_folder()} and {added_folder()}"
-        raise ModelNotFoundError(f"no model with digest {wanted.hex()} in {places}; give the model file with --model")
-    path = Path(wanted)
-    if not os.path.isfile(path):
+        return _model_with(wanted)
+    if isinstance(wanted, str):
+        for folder in (models_folder(), added_folder()):
+            for path in _paths_in(folder):
+                if path.stem == wanted:
+                    return _read_once(path)
+    if not os.path.isfile(wanted):
+        if isinstance(wanted, Path):
+            raise ModelNotFoundError(f"no such model file: {wanted}")
         names = ", ".join(info.name for info in [*shipped_models(), *added_models()]) or "none"
         raise ModelNotFoundError(f"no model named {wanted} (there are: {names}) and no such file")
-    if path.stat().st_size > MAX_BYTES:
-        raise ModelError(f"model {path}: file of {path.stat().st_size} bytes, allowed {MAX_BYTES}")
-    return _read_once(path, path.stem)
+    return _read_once(Path(wanted))
+
+
+def _model_with(digest: bytes) -> Model:
+    """A model by the first bytes of its digest."""
+    for models in (shipped_models, added_models):  # one after the other: mostly, the shipped ones are enough
+        for info in models():
+            if info.digest.startswith(digest):
+                return _read_once(info.path)
+    raise ModelNotFoundError(f"no model with digest {digest.hex()} in {models_folder()} and {added_folder()}")

@@ -9,7 +9,16 @@ from pathlib import Path
 from pixzip.container import DIGEST_BYTES
 from pixzip.errors import ModelError, ModelNotFoundError, UsageError
 from pixzip.files import staged, windows_fault
-from pixzip.model_file import MAX_BYTES, SUFFIX, ModelInfo, added_folder, added_models, load_model, shipped_models
+from pixzip.model_file import (
+    MAX_BYTES,
+    SUFFIX,
+    ModelInfo,
+    added_folder,
+    added_models,
+    load_model,
+    shipped_models,
+    unreadable_models,
+)
 from pixzip.tree import make_folder
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -35,6 +44,9 @@ def add_model(file: Path, name: str | None = None) -> tuple[ModelInfo, bool]:
         if info.name.casefold() == wanted.casefold():
             taken = f"{info.name} is the model with digest {info.digest[:DIGEST_BYTES].hex()}"
             raise UsageError(f"{taken}, this one has {digest[:DIGEST_BYTES].hex()}: --name gives it another name")
+    for other in unreadable_models():
+        if other.name.casefold() == wanted.casefold():
+            raise UsageError(f"{other.path} is there and cannot be read ({other.reason}): --name gives another name")
     target = added_folder() / f"{wanted}{SUFFIX}"
     make_folder(target.parent)
     with staged(target, data, force=False):

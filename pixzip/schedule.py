@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pixzip.container import MAX_LANES
 from pixzip.jit import jit
 
-MAX_LANES = 64
-MAX_TILE = 65535
 PIXELS_PER_LANE = 32768
 #: Small pictures are coded together in blocks of this many.
 BLOCK_PICTURES = 1024

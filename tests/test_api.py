@@ -142,16 +142,6 @@ def test_threads_and_engines_change_neither_file_nor_pixels(model: Path, how: di
     assert np.array_equal(pixzip.to_array(pixzip.decompress(data, model=model, **how)), pixels)
 
 
-def test_progress_ends_at_one(model: Path) -> None:
-    told: list[float] = []
-    data = pixzip.compress(model_picture(50, 70), model=model, progress=told.append)
-    assert told == sorted(told)
-    assert 0 < told[-1] <= 1
-    told.clear()
-    pixzip.decompress(data, model=model, progress=told.append)
-    assert 0 < told[-1] <= 1
-
-
 # ------------------------------------------------------------------------ several pictures in a file
 
 
@@ -396,9 +386,10 @@ def test_all_names_are_there() -> None:
 
 
 @needs_default
-def test_readme_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("document", ["README.md", "docs/api.md"])
+def test_examples_in_python_run(document: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    results = doctest.testfile(str(ROOT / "README.md"), module_relative=False, optionflags=doctest.ELLIPSIS)
+    results = doctest.testfile(str(ROOT / document), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert results.attempted > 5
     assert results.failed == 0
 

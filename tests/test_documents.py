@@ -3,7 +3,7 @@
 Commands of pixzip that need no placeholder, data set, GPU or minutes of training run here, with a small model in the
 place of the default one. Of all others the command line is parsed by the command's own parser and the files of the
 repository that it names are looked for. What docs/training.md calls the first model is trained in
-tests/test_training_command.py, README's examples in Python run in tests/test_api.py.
+tests/test_training_command.py; the examples in Python of README.md and docs/api.md run in tests/test_api.py.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def test_help_says_the_exit_codes_and_loads_nothing_heavy(run: Run, command: str
 @pytest.mark.parametrize(
     ("options", "code", "fragment"),
     [
-        (("--size", "0x4"), 2, "0x4"),
+        (("--size", "0x4"), 2, "size 0: must be at least 1"),
         (("--size", "4"), 2, "HEIGHTxWIDTH"),
         (("--size", "-4x4"), 2, "HEIGHTxWIDTH"),
         (("--size", "4x5000"), 8, "4096"),
@@ -217,7 +217,7 @@ def test_sample_needs_a_size_that_the_model_does_not_say(run: Run, model: Path, 
 @pytest.mark.parametrize(
     ("options", "code", "fragment"),
     [
-        (("--from-row", "9"), 2, "from 0 to 8"),
+        (("--from-row", "9"), 2, "from_row 9: must be 0 to 8"),
         (("--from-row", "-1"), 2, "from_row -1"),
         (("--keep", "100"), 2, "keep"),
         (("--keep", "50", "--from-row", "3"), 2, "exclude"),

@@ -549,9 +549,9 @@ def test_a_known_row_that_is_drawn_is_found(path: Path, monkeypatch: pytest.Monk
 
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no pictures": ({"count": 0}, UsageError, "at least 1"),
-    "fewer than no pictures": ({"count": -3}, UsageError, "-3 pictures"),
-    "no rows": ({"size": (0, 4)}, UsageError, "0x4"),
-    "columns below 0": ({"size": (4, -1)}, UsageError, "4x-1"),
+    "fewer than no pictures": ({"count": -3}, UsageError, "count -3: must be at least 1"),
+    "no rows": ({"size": (0, 4)}, UsageError, "size 0: must be at least 1"),
+    "columns below 0": ({"size": (4, -1)}, UsageError, "size -1"),
     "a side too long": ({"size": (4, 4097)}, LimitError, "4096"),
     "a side that no computer has": ({"size": (4, 10**30)}, LimitError, "4096"),
     "too many pictures": ({"count": 10**12}, LimitError, "over the limit of 64000000"),
@@ -602,7 +602,7 @@ def test_a_temperature_is_what_is_written(given: Any, meant: str) -> None:
 
 @pytest.mark.parametrize("cut", [-1, 6, 10**20])
 def test_a_cut_outside_the_picture_is_refused(path: Path, cut: int) -> None:
-    with pytest.raises(UsageError, match=f"from_row {cut}: a picture of 6 rows can be drawn from 0 to 5"):
+    with pytest.raises(UsageError, match=f"from_row {cut}: must be 0 to 5"):
         pixzip.complete(path, photo(1, (1, 3, 6, 5))[0].transpose(1, 2, 0), 1, cut)
 
 

@@ -13,10 +13,10 @@ from conftest import model_picture
 from test_tree import Run, run
 
 import pixzip
-from pixzip import model_store
+from pixzip import model_file, model_store
 from pixzip.container import DIGEST_BYTES
 from pixzip.errors import ModelError, ModelNotFoundError, OutputError, UsageError
-from pixzip.model_file import added_folder, find_model
+from pixzip.model_file import MAX_BYTES, added_folder, find_model
 
 __all__ = ["run"]
 
@@ -129,14 +129,97 @@ def test_failure_leaves_nothing(run: Run, folder: Path, model: Path, monkeypatch
     assert list(folder.iterdir()) == []
 
 
-def test_file_that_cannot_be_read_is_named_and_stops_no_shipped_model(run: Run, folder: Path) -> None:
-    (folder / "odd.safetensors").mkdir(parents=True)
+UNREADABLE = {
+    "folder": "not a regular file",
+    "dangling": "No such file or directory",
+    "loop": "Too many levels of symbolic links",
+    "pipe": "not a regular file",
+    "huge": f"file of {MAX_BYTES + 1} bytes, allowed {MAX_BYTES}",
+}
+
+
+def make_unreadable(path: Path, kind: str) -> None:
+    """Something in the folder of models that no search can read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(MAX_BYTES + 1)
+    else:
+        path.symlink_to(path if kind == "loop" else path.with_name("nowhere"))
+
+
+def matters_only_where_needed(folder: Path, model: Path) -> bool:
+    """Whether models that ship, that were added, and files are found beside a file that cannot be read, by any way."""
+    try:
+        for wanted in ("default", "calm", model, str(model)):
+            find_model(wanted)
+        coded = pixzip.compress(model_picture(24, 32), model=model, threads=1)
+        assert pixzip.inspect(coded).model_name == "calm"
+        return pixzip.decompress(coded, threads=1).height == 24
+    except ModelError:
+        return False
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_file_that_cannot_be_read_matters_only_where_it_is_needed(
+    run: Run, folder: Path, model: Path, other_model: Path, kind: str
+) -> None:
+    make_unreadable(folder / "bad.safetensors", kind)
+    (folder / "calm.safetensors").write_bytes(model.read_bytes())
+    assert matters_only_where_needed(folder, model)
+    reason = UNREADABLE[kind]
+    with pytest.raises(ModelError, match=f"bad.safetensors: cannot be read: {reason}"):
+        find_model("bad")
+    foreign = pixzip.compress(model_picture(24, 32), model=other_model, threads=1)
+    assert pixzip.inspect(foreign).model_name is None
+    with pytest.raises(ModelNotFoundError, match=rf"bad.safetensors \(cannot be read: {reason}\)"):
+        pixzip.decompress(foreign)
+    with pytest.raises(ModelNotFoundError, match="no model named nothing"):
+        find_model("nothing")
     done = run("models")
-    assert (done.code, done.err.count("\n")) == (ModelError.exit_code, 1)
-    assert "odd.safetensors: cannot be read: Is a directory" in done.err
-    assert find_model("default").name == "default"
-    coded = pixzip.compress(model_picture(24, 32), threads=1)
-    assert pixzip.decompress(coded, threads=1).height == 24
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1].split(None, 2) == [
+        "bad",
+        "unreadable",
+        f"{folder / 'bad.safetensors'}: {reason}",
+    ]
+    listed = [json.loads(line) for line in run("models", "--json").out.splitlines()]
+    bad = {"name": "bad", "file": str(folder / "bad.safetensors"), "ships": False, "unreadable": reason}
+    assert listed[-1] == bad and listed[-2]["name"] == "calm"
+    added = run("models", "--add", other_model, "--name", "bad")
+    assert (added.code, added.err.count("\n")) == (UsageError.exit_code, 1)
+    assert "--name gives another name" in added.err
+
+
+def test_a_search_that_fails_at_one_file_is_found(folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_unreadable(folder / "bad.safetensors", "dangling")
+    (folder / "calm.safetensors").write_bytes(model.read_bytes())
+    lenient = model_file._models_in
+
+    def strict(folder: Path) -> list[model_file.ModelInfo]:
+        if any(isinstance(found, model_file.UnreadableModel) for found in lenient(folder)):
+            raise ModelError("cannot be read")
+        return lenient(folder)
+
+    monkeypatch.setattr(model_file, "_models_in", strict)
+    assert not matters_only_where_needed(folder, model)
+
+
+def test_a_path_is_never_a_name(folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("fast"), Path("./fast")):
+        with pytest.raises(ModelNotFoundError, match="no such model file: fast"):
+            find_model(path)
+    with pytest.raises(ModelNotFoundError, match=r"no model named \./fast"):
+        find_model("./fast")
+    (tmp_path / "fast").write_bytes(model.read_bytes())
+    for file in (Path("fast"), Path("./fast"), "./fast", str(tmp_path / "fast")):
+        assert find_model(file).data == model.read_bytes()
+    assert find_model("fast").data != model.read_bytes()
 
 
 def test_folder_is_the_users_own_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

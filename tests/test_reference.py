@@ -18,6 +18,7 @@ from tiny_stack import ARCHITECTURES, stack_model
 from pixzip import codec
 from pixzip.container import CONSTANT, Coding, Container, Header, checksum, write_container
 from pixzip.errors import FormatError
+from pixzip.keywords import DEFAULT_LEARNING
 from pixzip.model_file import Model, load_model, shipped_models
 from pixzip.runtime import kernels
 
@@ -216,7 +217,7 @@ def test_reference_and_codec_refuse_the_same_payloads() -> None:
 
 def decoded_by_codec(model: Model, payload: bytes, shape: tuple[int, int, int, int]) -> bytes | None:
     """Samples, or None where the payload is refused."""
-    layout = {"tile": 64, "lanes": 1, "learning": codec.DEFAULT_LEARNING}
+    layout = {"tile": 64, "lanes": 1, "learning": DEFAULT_LEARNING}
     try:
         return codec.decode(model, [payload], shape, engine="float32", **layout).tobytes()
     except FormatError:
@@ -230,7 +231,7 @@ def decoded_by_reference(model: Model, payload: bytes, shape: tuple[int, ...]) -
     planes = np.frombuffer(samples, dtype=np.uint8).reshape(c, height, width)
     digest = hashlib.sha256(model.data).digest()[:8]
     pixels_checksum = checksum(planes, "L", 8, b"", b"")
-    header = Header(width, height, n, "L", 8, Coding.MODEL, digest, 64, 1, codec.DEFAULT_LEARNING, pixels_checksum)
+    header = Header(width, height, n, "L", 8, Coding.MODEL, digest, 64, 1, DEFAULT_LEARNING, pixels_checksum)
     try:
         _, _, pictures = decode(write_container(Container(header, b"", b"", (), None, None, (payload,))), model.data)
     except Refused as error:

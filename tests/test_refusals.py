@@ -38,7 +38,7 @@ READERS = (
     "model_checks",
     "foreign",
 )
-READERS += ("pnm", "names", "remains", "tiff", "stack_model", "multiscale_model", "api")
+READERS += ("pnm", "names", "remains", "tiff", "stack_model", "multiscale_model", "api", "keywords")
 
 
 def stack_model(**sizes: Any) -> Model:
@@ -123,8 +123,8 @@ REFUSED: list[tuple[str, type[PixzipError], Callable[[], object], str]] = [
         "pictures of 3 planes of 8 bits: model paper's"),
     ("sample beyond the depth", UsageError, lambda: encode(np.full((1, 1, 3, 4), 4, np.uint8), depth=2),
         "sample 4 in a picture of depth 2"),
-    ("tile of 0", UsageError, lambda: encode(photo(0, (1, 3, 3, 4)), tile=0), "tile 0, lanes None"),
-    ("65 lanes", UsageError, lambda: encode(photo(0, (1, 3, 3, 4)), lanes=65), "lanes 65"),
+    ("tile of 0", UsageError, lambda: encode(photo(0, (1, 3, 3, 4)), tile=0), "tile 0: must be 1 to 65535"),
+    ("65 lanes", UsageError, lambda: encode(photo(0, (1, 3, 3, 4)), lanes=65), "lanes 65: must be 1 to 64"),
     ("learning of 256", UsageError, lambda: encode(photo(0, (1, 3, 3, 4)), learning=256), "learning 256: must be 0 to"),
     ("learning, by a model that cannot", UsageError,
         lambda: encode(photo(0, (1, 3, 3, 4)), stack_model(), learning=1), "cannot learn from what it codes"),
@@ -229,10 +229,10 @@ def test_what_pillow_raises_on_writing_is_an_error_of_ours(monkeypatch: pytest.M
 def test_devices_are_refused_where_they_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     model, pixels = tiny_model(0), photo(0, (1, 3, 3, 4))
     made = encode(pixels, model)
-    monkeypatch.setattr(codec, "find_spec", lambda name: None)
+    monkeypatch.setattr("pixzip.keywords.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="engine cuda needs PyTorch"):
         codec.encode(model, pixels, engine="cuda")
-    monkeypatch.setattr(codec, "find_spec", lambda name: name)
+    monkeypatch.setattr("pixzip.keywords.find_spec", lambda name: name)
     with pytest.raises(UsageError, match="damaged files are decoded on the CPU only"):
         codec.decode(model, made.tiles, pixels.shape, **made.layout, engine="cuda", faults={})
 

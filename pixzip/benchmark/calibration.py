@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.benchmark.measure import Pixels, planes_of
-from pixzip.codec import rate_of
+from pixzip.keywords import rate_of
 from pixzip.model_file import Model
 from pixzip.runtime.engines import choose_engine
 from pixzip.runtime.frozen import probabilities

@@ -22,8 +22,8 @@ from pixzip.benchmark.measure import Coded, Pixels, bits_of, measure
 from pixzip.benchmark.peers import PEERS, PeerFile, missing_peers, run_peer
 from pixzip.benchmark.pictures import count_of, hash_of, pictures_of, thumbnail, title_of
 from pixzip.benchmark.results import BitsMap, Pack, Results, Section, Shot, Weights
-from pixzip.codec import rate_of
 from pixzip.errors import LimitError, PixzipError
+from pixzip.keywords import rate_of
 from pixzip.model_file import find_model
 
 #: Pictures up to this side are also packed into one file, and go through a peer's process together.

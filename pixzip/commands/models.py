@@ -24,10 +24,18 @@ from pixzip.errors import UsageError
 def models(file: str | None, name: str | None, as_json: bool) -> None:
     """List the models that ship with pixzip and those that were added, or add one.
 
-    A line has name, digest as .pxz files name it, bytes, file.
+    A line has name, digest as .pxz files name it, bytes, file; of a file that cannot be read, the reason.
     """
     from pixzip.container import DIGEST_BYTES
-    from pixzip.model_file import ModelInfo, added_folder, added_models, models_folder, shipped_models
+    from pixzip.model_file import (
+        ModelInfo,
+        UnreadableModel,
+        added_folder,
+        added_models,
+        models_folder,
+        shipped_models,
+        unreadable_models,
+    )
 
     def line(model: ModelInfo, ships: bool) -> str:
         digest = model.digest[:DIGEST_BYTES].hex()
@@ -36,14 +44,22 @@ def models(file: str | None, name: str | None, as_json: bool) -> None:
         named = {"name": model.name, "digest": digest, "sha256": model.digest.hex()}
         return json.dumps(named | {"bytes": model.size_bytes, "file": str(model.path), "ships": ships})
 
+    def unreadable(model: UnreadableModel) -> str:
+        if not as_json:
+            return f"{model.name:<11} {'unreadable':<16}  {'':>9}  {model.path}: {model.reason}"
+        ships = model.path.parent == models_folder()
+        return json.dumps({"name": model.name, "file": str(model.path), "ships": ships, "unreadable": model.reason})
+
     if file is None:
         if name is not None:
             raise UsageError("--name is that of a model to --add")
-        shipped, added = shipped_models(), added_models()
-        if not shipped and not added:
+        shipped, added, others = shipped_models(), added_models(), unreadable_models()
+        if not (shipped or added or others):
             raise UsageError(f"no models in {models_folder()} and {added_folder()}")
         for model in [*shipped, *added]:
             click.echo(line(model, model in shipped))
+        for other in others:
+            click.echo(unreadable(other))
         return
     from pixzip.model_store import add_model
 

@@ -7,8 +7,9 @@ The products here are for callers in Python; their float32 is numpy's, so that t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from typing import Protocol
 
 import numpy as np
@@ -17,12 +18,9 @@ from threadpoolctl import threadpool_limits
 
 from pixzip.errors import UsageError
 from pixzip.jit import jit
+from pixzip.keywords import ENGINES, check_engine
 from pixzip.runtime.kernels import Acc
 from pixzip.runtime.multiply import HAS_INT8, SLACK, Packed, pack, padded, product
-
-ENGINES = ("int8", "float32")
-#: Engines that code all blocks of a call at once, in torch: on a GPU, or on the CPU for comparison (runtime/device).
-DEVICES = ("cuda", "torch")
 
 
 def padded_rows(rows: int) -> int:
@@ -79,15 +77,49 @@ class Int8Product:
         return self._acc[:rows, : self._outputs]
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
+class _OneBlasThread:
+    """BLAS on one thread for as long as any block asks for it: the first in sets that, the last out restores what was.
+
+    The number is the process's, and blocks on several threads end in any order: if each restored what it had found, one
+    that began within another would leave 1 behind. A thread of its own sets and restores, as threadpoolctl from 3.8 on
+    lets no other thread change what one has set.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._blocks = threading.Lock(), 0
+        self._held = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._blocks == 0:
+                self._held = self._hold()
+            self._blocks += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks == 0:
+                self._held.close()
+
+    def _hold(self) -> ExitStack:
+        """Set one thread; closing restores what was."""
+        with ExitStack() as held:
+            holder = held.enter_context(ThreadPoolExecutor(1))
+            limit = holder.submit(threadpool_limits, 1, "blas").result()
+            held.callback(lambda: holder.submit(limit.restore_original_limits).result())
+            return held.pop_all()
+
+
+_ONE_BLAS_THREAD = _OneBlasThread()
+
+
+def one_thread() -> AbstractContextManager[None]:
     """Within the block numpy's products run on the calling thread.
 
     The products of one step take tens of microseconds: on a machine with other work, threads that wait for each other
     in every one of them can cost many times that (seen once: 4 minutes for a picture that takes 5 seconds so).
     """
-    with threadpool_limits(1, user_api="blas"):
-        yield
+    return _ONE_BLAS_THREAD
 
 
 def make_product(engine: str, weight: NDArray[np.int8], rows: int) -> Product:
@@ -97,8 +129,7 @@ def make_product(engine: str, weight: NDArray[np.int8], rows: int) -> Product:
 
 def choose_engine(wanted: str | None) -> str:
     """``wanted`` if given; else int8 where the processor has the instructions. Raises UsageError."""
-    if wanted not in (None, *ENGINES):
-        raise UsageError(f"engine {wanted!r}, allowed are {', '.join(ENGINES)}")
+    check_engine(wanted, ENGINES)
     if wanted == "int8" and not HAS_INT8:
         raise UsageError("the int8 engine needs an x86-64 processor, or ARM's dot product instructions; use float32")
     return wanted or ("int8" if HAS_INT8 else "float32")

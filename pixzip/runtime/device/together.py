@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from pixzip.entropy import Lanes
 from pixzip.errors import UsageError
 from pixzip.model_file import Network
+from pixzip.reports import Progress, part_of
 from pixzip.runtime.device.pixels import period_of
 from pixzip.runtime.device.wavefront import Block, decode_blocks, intervals_of_blocks
 
-Progress = Callable[[float], None]
 Intervals = tuple[NDArray[np.uint32], NDArray[np.uint32]]
 #: How long a thread that is about to run a batch waits for others to hand in more.
 _PATIENCE_S = 0.02
@@ -140,10 +140,15 @@ class Together:
         return found
 
 
-@cache
-def _together(engine: str) -> Together:
+def check_device(engine: str) -> None:
+    """Raise UsageError where there is no such device."""
     if engine == "cuda" and not torch.cuda.is_available():
         raise UsageError("engine cuda: torch finds no CUDA device")
+
+
+@cache
+def _together(engine: str) -> Together:
+    check_device(engine)
     return Together(torch.device("cuda" if engine == "cuda" else "cpu"))
 
 
@@ -172,12 +177,7 @@ def intervals_together(call: Call, planes: Sequence[NDArray[np.uint8]]) -> list[
 def _run(call: Call, sources: Sequence[Any], *, decodes: bool) -> list[Any]:
     together, results, count = _together(call.engine), list[Any](), len(call.blocks)
     for piece in together.pieces(call.network, call.blocks, call.at_once):
-        progress = _part(call.progress, piece.start / count, piece.stop / count)
+        progress = part_of(call.progress, piece.start / count, piece.stop / count)
         request = _Request(call.network, call.blocks[piece], call.colours, sources[piece], decodes, progress)
         results += together.run(request)
     return results
-
-
-def _part(progress: Progress | None, start: float, stop: float) -> Progress | None:
-    """What is called with the fraction done of a piece that goes from start to stop of the whole."""
-    return None if progress is None else lambda fraction: progress(start + fraction * (stop - start))
