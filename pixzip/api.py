@@ -36,6 +36,7 @@ from pixzip.model_file import (
 )
 from pixzip.names import KEY as NAMES
 from pixzip.names import pack_names, unpack_names
+from pixzip.png import check_size
 from pixzip.remains import Lost, areas, find_remains
 from pixzip.reports import Progress, Report
 from pixzip.stored import restore, store
@@ -179,7 +180,8 @@ def compress_batch(
     first = pictures[0]
     planes = np.stack([p.planes for p in pictures]) if len(pictures) > 1 else first.planes[None]  # (n, c, h, w)
     if planes[:, 0].size > max_pixels:
-        raise LimitError(f"{planes[:, 0].size} pixels in {len(pictures)} pictures, over the limit of {max_pixels}")
+        size = f"{planes[:, 0].size} pixels in {len(pictures)} pictures"
+        raise LimitError(f"{size}, over the limit of {max_pixels} (max_pixels)")
     data = _shortest(first, planes, network, layout, how, embed_model=embed_model)
     how.finish()
     return data
@@ -254,12 +256,11 @@ def _picture(image: bytes | NDArray[Any] | Image | Picture, allow_jpeg: bool, ma
     elif isinstance(image, np.ndarray):
         picture = from_array(image)
     elif isinstance(image, Image):
+        check_size(*image.size, max_pixels)  # it may not be loaded yet
         picture = from_pil(image)
     else:
         raise UsageError(f"image of type {type(image).__name__}: must be bytes, an array, a Pillow image or a Picture")
-    if picture.width * picture.height > max_pixels:
-        size = f"{picture.width} x {picture.height} = {picture.width * picture.height} pixels"
-        raise LimitError(f"{size}, over the limit of {max_pixels}: --max-pixels raises it")
+    check_size(picture.width, picture.height, max_pixels)
     return picture
 
 

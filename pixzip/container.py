@@ -249,7 +249,7 @@ def check_pixels(header: Header, max_pixels: int) -> None:
     pixels = header.width * header.height * header.pictures
     if pixels > max_pixels:
         size = f"{header.width} x {header.height} x {header.pictures} = {pixels} pixels"
-        raise LimitError(f"{size}, over the limit of {max_pixels}: --max-pixels raises it")
+        raise LimitError(f"{size}, over the limit of {max_pixels} (max_pixels)")
 
 
 def read_front(file: IO[bytes]) -> Front:

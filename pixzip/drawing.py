@@ -142,7 +142,7 @@ def _check_sizes(count: int, height: int, width: int, max_pixels: int) -> None:
         raise LimitError(f"pictures of {height}x{width} pixels: a side can be {MAX_SIDE_PX} at most")
     if count * height * width > max_pixels:
         pixels = f"{count} pictures of {height}x{width} = {count * height * width} pixels"
-        raise LimitError(f"{pixels}, over the limit of {max_pixels}: --max-pixels raises it")
+        raise LimitError(f"{pixels}, over the limit of {max_pixels} (max_pixels)")
 
 
 @dataclass(frozen=True)

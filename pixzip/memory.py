@@ -166,7 +166,8 @@ class Need:
             return None
         if self.bytes() > limit:
             needed, allowed = -(-self.bytes() // MIB), limit // MIB
-            raise LimitError(f"{self.what}: needs up to {needed} MiB of memory, the limit is {allowed} MiB")
+            most = f"the limit is {allowed} MiB (max_memory)"
+            raise LimitError(f"{self.what}: needs up to {needed} MiB of memory, {most}")
         by_tiles = (limit - self.fixed + THREAD_BYTES) // (self.a_tile + THREAD_BYTES)
         return min(by_tiles, 1 + (limit - self.otherwise) // THREAD_BYTES)
 

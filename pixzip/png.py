@@ -181,7 +181,8 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     if width <= 0 or height <= 0:
         raise ImageError(f"picture of {width} x {height} pixels")
     if width * height > max_pixels:
-        raise LimitError(f"picture of {width} x {height} = {width * height} pixels, the limit is {max_pixels}")
+        size = f"{width} x {height} = {width * height} pixels"
+        raise LimitError(f"{size}, over the limit of {max_pixels} (max_pixels)")
 
 
 def read_png(data: bytes, *, max_pixels: int = 64_000_000) -> Png:

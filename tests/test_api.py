@@ -318,6 +318,16 @@ def test_limit_of_pixels_holds_both_ways(model: Path) -> None:
     pixzip.decompress(data, model=model, max_pixels=64)
 
 
+def test_pillow_image_beyond_the_limit_is_not_loaded(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    monkeypatch.setattr(Image.Image, "load", lambda self: loaded.append(self))
+    data = pixzip.write_image(from_array(model_picture(8, 8)), "PNG")
+    for images in ([Image.open(io.BytesIO(data))], [Image.open(io.BytesIO(data)) for _ in range(3)]):
+        with pytest.raises(LimitError, match="8 x 8 = 64 pixels, over the limit of 63"):
+            pixzip.compress_batch(images, model=model, max_pixels=63)
+    assert loaded == []
+
+
 @pytest.mark.parametrize("wrong", [{"tile": 0}, {"tile": 65536}, {"lanes": 65}, {"lanes": 0}, {"threads": 0}], ids=str)
 def test_settings_out_of_range_are_refused(model: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="must be 1 to"):

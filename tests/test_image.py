@@ -496,7 +496,7 @@ def test_truncated_files_are_refused(format: str) -> None:
 @pytest.mark.parametrize("format", ["WEBP", "TIFF", "BMP", "GIF", "TGA", "PPM", "PNG", "JPEG"])
 def test_limit_is_checked_before_decoding(format: str) -> None:
     data = pillow_bytes(Image.new("P" if format == "GIF" else "RGB", (60, 50)), format)
-    with pytest.raises(LimitError, match="60 x 50 = 3000 pixels, the limit is 2999"):
+    with pytest.raises(LimitError, match="60 x 50 = 3000 pixels, over the limit of 2999"):
         read_image(data, max_pixels=2999, allow_jpeg=True)
     assert read_image(data, max_pixels=3000, allow_jpeg=True).width == 60
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,3 +206,31 @@ def test_model_that_is_not_there_is_refused_where_one_is_needed(model: Path) -> 
             function(coded, model="no-such-model")
     with pytest.raises(pixzip.ModelNotFoundError, match="no-such-model"):
         pixzip.compress(dataclasses.replace(PALETTE), model="no-such-model")
+
+
+# ------------------------------------------------------------------------ messages
+
+#: What only commands use may name their options.
+COMMANDS = {"cli.py", "files.py", "manifest.py", "model_store.py", "tree.py"}
+
+
+def options_named(source: str) -> list[str]:
+    """Options of the command line in the texts of a module, but its docstrings."""
+    tree = ast.parse(source)
+    documented = [node for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    docstrings = {id(node.value) for node in documented}
+    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in docstrings]
+    return [option for text in texts if isinstance(text, str) for option in re.findall(r"--[a-z][a-z-]+", text)]
+
+
+def test_messages_of_the_api_name_no_options_of_the_command_line() -> None:
+    package = Path(pixzip.__file__).parent
+    modules = [path for path in package.glob("*.py") if path.name not in COMMANDS]
+    modules += (package / "runtime").rglob("*.py")
+    assert len(modules) > 40
+    assert {str(path): found for path in modules if (found := options_named(path.read_text("utf-8")))} == {}
+
+
+def test_an_option_in_a_message_is_found() -> None:
+    planted = 'def f():\n    """--fine"""\n    raise E(f"{1} pixels: --max-pixels raises it")'
+    assert options_named(planted) == ["--max-pixels"]

@@ -84,7 +84,8 @@ def _read_alike(files: Sequence[str], settings: Settings) -> tuple[list[Picture]
             first = pictures[0] if pictures else picture
             pixels = len(files) * first.width * first.height
             if pixels > settings.max_pixels:
-                raise LimitError(f"{len(files)} pictures like this have {pixels} pixels, over {settings.max_pixels}")
+                most = f"over the limit of {settings.max_pixels} (max_pixels)"
+                raise LimitError(f"{len(files)} pictures like this have {pixels} pixels, {most}")
             for part in ("width", "height", "mode", "depth", "palette", "transparency", "metadata"):
                 own, other = getattr(picture, part), getattr(first, part)
                 if own != other:
