@@ -20,7 +20,7 @@ from PIL.Image import Image
 
 from pixzip import container as pxz
 from pixzip.container import Coding, Container, Header, read_container, write_container
-from pixzip.errors import FormatError, ImageError, LimitError, ModelNotFoundError, PixelChecksumError, UsageError
+from pixzip.errors import FormatError, ImageError, ModelNotFoundError, PixelChecksumError, UsageError
 from pixzip.image import Picture, claimed_shape, from_array, from_pil, read_image
 from pixzip.keywords import DEVICES, ENGINES, check_engine, integer, rate_of, threads_of
 from pixzip.memory import Extent, Need, and_writing, compressing, decompressing
@@ -178,10 +178,8 @@ def compress_batch(
         raise UsageError(f"{len(names)} names for {len(read)} images")
     pictures = _named(_alike(read, layout.tile), packed)
     first = pictures[0]
+    pxz.check_pixels(len(pictures), first.height, first.width, max_pixels)
     planes = np.stack([p.planes for p in pictures]) if len(pictures) > 1 else first.planes[None]  # (n, c, h, w)
-    if planes[:, 0].size > max_pixels:
-        size = f"{planes[:, 0].size} pixels in {len(pictures)} pictures"
-        raise LimitError(f"{size}, over the limit of {max_pixels} (max_pixels)")
     data = _shortest(first, planes, network, layout, how, embed_model=embed_model)
     how.finish()
     return data
@@ -426,9 +424,9 @@ def _pictures(c: Container, planes: NDArray[Any]) -> list[Picture]:
         raise FormatError(str(error)) from None
 
 
-def picture_names(data: bytes) -> tuple[str, ...]:
-    """Names of the pictures in a .pxz file of several; () where it has none. Raises FormatError."""
-    c = read_container(data, max_pixels=2**93)
+def picture_names(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[str, ...]:
+    """Names of the pictures in a .pxz file of several; () where it has none. Raises FormatError, LimitError."""
+    c = read_container(data, max_pixels=max_pixels)
     value = next((value for key, value in c.metadata if key == NAMES), None)
     return unpack_names(value, c.header.pictures) if value is not None and c.header.pictures > 1 else ()
 

@@ -88,6 +88,8 @@ _MAX_KEY_BYTES = 64
 CONSTANT, PNG, WEBP, DEEP = 0, 1, 2, 3
 #: Pictures in a block (one TILE chunk) of a file of several pictures.
 BLOCK_PICTURES = 1024
+#: Pixels that each of several pictures counts as at least, where a limit is compared: what it takes beside them.
+LEAST_PIXELS = 64
 #: Pixels of a band of a stored picture of kind DEEP; at least one row.
 BAND_PIXELS = 1 << 20
 
@@ -236,7 +238,7 @@ def read_container(data: bytes, *, max_pixels: int = 64_000_000) -> Container:
     Raises FormatError for any damage, LimitError for more than max_pixels pixels in all pictures together.
     """
     header = read_header(data)
-    check_pixels(header, max_pixels)
+    check_pixels(header.pictures, header.height, header.width, max_pixels)
     c = _assemble(header, _read_chunks(data, header))
     version = data[len(MAGIC)]
     if version != version_of(c):
@@ -244,11 +246,17 @@ def read_container(data: bytes, *, max_pixels: int = 64_000_000) -> Container:
     return c
 
 
-def check_pixels(header: Header, max_pixels: int) -> None:
+def counted_pixels(pictures: int, height: int, width: int) -> int:
+    """Pixels of all pictures together, as limits count them: many are not free because they are tiny."""
+    return height * width if pictures == 1 else pictures * max(height * width, LEAST_PIXELS)
+
+
+def check_pixels(pictures: int, height: int, width: int, max_pixels: int) -> None:
     """Raise LimitError for more than max_pixels pixels in all pictures together."""
-    pixels = header.width * header.height * header.pictures
-    if pixels > max_pixels:
-        size = f"{header.width} x {header.height} x {header.pictures} = {pixels} pixels"
+    counted = counted_pixels(pictures, height, width)
+    if counted > max_pixels:
+        size, pixels = f"{width} x {height} x {pictures}", width * height * pictures
+        size += f" = {pixels} pixels" + (f", which count as {counted}" if counted > pixels else "")
         raise LimitError(f"{size}, over the limit of {max_pixels} (max_pixels)")
 
 

@@ -32,6 +32,8 @@ _SCRATCH_BYTES = 12 * MIB
 #: Of 16-bit samples in a stream of their own: intervals, ranks and words of a sample, copies of a plane's, and of each
 #: value that planes list.
 _DEEP_SAMPLE_BYTES, _DEEP_PLANE_BYTES, _DEEP_VALUE_BYTES = 22, 16, 34 * 8
+#: A Picture, its view of the samples, and its name.
+_PICTURE_BYTES = 400
 #: What the C library's arena of a further thread keeps of memory that was freed.
 THREAD_BYTES = 16 * MIB
 
@@ -189,7 +191,7 @@ def compressing(extent: Extent, file_bytes: int, network: Frozen, side: int) -> 
     smaller.
     """
     samples, tiles = extent.samples_bytes, extent.tiles(side)
-    held = PROCESS_BYTES + file_bytes + samples * (2 if extent.pictures > 1 else 1)
+    held = PROCESS_BYTES + file_bytes + samples * (2 if extent.pictures > 1 else 1) + _PICTURE_BYTES * extent.pictures
     reading = PROCESS_BYTES + 2 * file_bytes + 3 * samples + 8 * extent.height * extent.width
     a_tile = max(encoding_tile(network, tiles[0]), decoding_tile(network, tiles[0]), _deep_tile(extent, tiles[0]))
     otherwise = max(reading, held + _storing(extent), held + 2 * samples + _restoring(extent))
@@ -200,7 +202,7 @@ def compressing(extent: Extent, file_bytes: int, network: Frozen, side: int) -> 
 def decompressing(extent: Extent, file_bytes: int, network: Frozen | None, side: int) -> Need:
     """Of pictures in a .pxz file of so many bytes; network: None where they are stored."""
     samples = extent.samples_bytes
-    held = PROCESS_BYTES + 2 * file_bytes
+    held = PROCESS_BYTES + 2 * file_bytes + _PICTURE_BYTES * extent.pictures
     if network is None:
         return Need(_what(extent), 0, 0, 1, held + samples + _restoring(extent))
     tiles = extent.tiles(side)

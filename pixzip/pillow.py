@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile, ImageSequence, PngImagePlugin
 
-from pixzip.container import MAGIC, Front, Header, read_container, read_front
+from pixzip.container import MAGIC, Front, Header, counted_pixels, read_container, read_front
 from pixzip.errors import FormatError, PixzipError, UsageError
 from pixzip.image import MODES, Picture, to_pil, transparent_colour
 from pixzip.metadata import to_chunks
@@ -129,10 +129,10 @@ class PxzImageFile(ImageFile.ImageFile):
 
 def _check_bomb(header: Header) -> None:
     """Pillow's limit, which it only compares with one frame, for all of them: they are decoded together."""
-    pixels = header.width * header.height * header.pictures
+    pixels = counted_pixels(header.pictures, header.height, header.width)
     if header.pictures > 1 and Image.MAX_IMAGE_PIXELS is not None and pixels > 2 * Image.MAX_IMAGE_PIXELS:
-        most = 2 * Image.MAX_IMAGE_PIXELS
-        raise Image.DecompressionBombError(f"{pixels} pixels in {header.pictures} pictures, over the limit of {most}")
+        limit = f"over the limit of {2 * Image.MAX_IMAGE_PIXELS}"
+        raise Image.DecompressionBombError(f"{header.pictures} pictures count as {pixels} pixels, {limit}")
 
 
 def _description(front: Front) -> bytes:

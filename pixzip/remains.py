@@ -89,7 +89,7 @@ def find_remains(data: bytes, *, max_pixels: int) -> Remains:
     Raises FormatError where that is not so, or no pixel is left, or what is left makes no picture; LimitError.
     """
     header = read_header(data)
-    check_pixels(header, max_pixels)
+    check_pixels(header.pictures, header.height, header.width, max_pixels)
     if tile_count(header) > len(data):
         raise FormatError(f"the header says {tile_count(header)} tiles, the file has {len(data)} bytes")
     pieces = _pieces(data)
@@ -160,6 +160,8 @@ def _container(
 
 def areas(header: Header, missing: dict[int, str]) -> tuple[Lost, ...]:
     """Where the pixels of these tiles, or blocks of pictures, stand."""
+    if not missing:
+        return ()  # not even the grid of a stored picture: writers put 1 for the side of its tiles
     if header.pictures > 1:
         size = (0, 0, header.height, header.width)
         blocks = {i: (i * BLOCK_PICTURES, min((i + 1) * BLOCK_PICTURES, header.pictures)) for i in missing}

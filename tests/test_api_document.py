@@ -177,7 +177,7 @@ CASES = [(name, keyword) for name, rows in keyword_rows(TEXT).items() for keywor
 def call(name: str, model: Path, options: dict[str, Any]) -> None:
     """A function, on a picture of 8 x 8 pixels where it takes one."""
     pixels = model_picture(8, 8)
-    options = ({"model": model, "threads": 1} if name != "read_image" else {}) | options
+    options = ({"model": model, "threads": 1} if name not in ("read_image", "picture_names") else {}) | options
     if name == "sample":
         pixzip.sample(**{"size": (8, 8)} | options)
     elif name == "complete":

@@ -109,7 +109,8 @@ def decompress(
             found = Damaged(file, data, times, part)
             return lambda: salvage_file(found, target, image_format, settings, outputs, meter, tally)
         need = settings.need_to_decompress(data, image_format)
-        targets = _targets(data, target, named=tree is not None or output is None or os.path.isdir(output))
+        named = tree is not None or output is None or os.path.isdir(output)
+        targets = _targets(data, target, settings.max_pixels, named=named)
         if targets is not None and is_before(file, targets, tree, outputs, settings):
             return partial(passed_over, file)
         for target in targets or ():
@@ -136,7 +137,7 @@ def decompress(
         on_each(found, begin, 1 if salvage else room.side_by_side, meter)
 
 
-def _targets(data: bytes, target: Path | None, *, named: bool) -> list[Path] | None:
+def _targets(data: bytes, target: Path | None, max_pixels: int, *, named: bool) -> list[Path] | None:
     """Where the pictures in a file within the limit of pixels go; None: to standard output.
 
     named: under the names in the file, if there are any, and otherwise numbers.
@@ -151,7 +152,7 @@ def _targets(data: bytes, target: Path | None, *, named: bool) -> list[Path] | N
         raise UsageError(f"the file holds {count} pictures: standard output takes one, -o a folder or NAME.png")
     if count > _MOST_TARGETS:
         raise LimitError(f"the file holds {count} pictures: no more than {_MOST_TARGETS} are written as files")
-    names = picture_names(data) if named else ()
+    names = picture_names(data, max_pixels=max_pixels) if named else ()
     if names:
         return [target.with_name(name).with_suffix(target.suffix) for name in names]
     return numbered(target, count)

@@ -15,7 +15,7 @@ from pixzip.commands.options import Settings
 from pixzip.commands.outputs import Outputs
 from pixzip.commands.progress import Stop, metered
 from pixzip.commands.written import ForeignModel, delete_source, how_coded, summary, write_coded
-from pixzip.errors import LimitError, PixzipError, UsageError
+from pixzip.errors import PixzipError, UsageError
 
 if TYPE_CHECKING:
     from pixzip.image import Picture
@@ -71,6 +71,7 @@ def _read_alike(files: Sequence[str], settings: Settings) -> tuple[list[Picture]
 
     What all of them take follows from the first, before the others are read.
     """
+    from pixzip.container import check_pixels
     from pixzip.image import read_image
 
     pictures: list[Picture] = []
@@ -82,10 +83,7 @@ def _read_alike(files: Sequence[str], settings: Settings) -> tuple[list[Picture]
                 settings.need_to_compress([source] * len(files)).tiles_within(settings.max_memory)
             picture = read_image(source, max_pixels=settings.max_pixels, **settings.reading)
             first = pictures[0] if pictures else picture
-            pixels = len(files) * first.width * first.height
-            if pixels > settings.max_pixels:
-                most = f"over the limit of {settings.max_pixels} (max_pixels)"
-                raise LimitError(f"{len(files)} pictures like this have {pixels} pixels, {most}")
+            check_pixels(len(files), first.height, first.width, settings.max_pixels)
             for part in ("width", "height", "mode", "depth", "palette", "transparency", "metadata"):
                 own, other = getattr(picture, part), getattr(first, part)
                 if own != other:
