@@ -89,7 +89,8 @@ def test_calls_that_overlap_leave_what_was_there(tmp_path: Path) -> None:
             if not met:
                 met.append(fraction)
                 together.wait()
-            assert blas_threads() == {1}
+            if fraction < 1:  # the end is said behind the work
+                assert blas_threads() == {1}
 
         return progress
 
