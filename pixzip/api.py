@@ -40,6 +40,7 @@ from pixzip.png import check_size
 from pixzip.remains import Lost, areas, find_remains
 from pixzip.reports import Progress, Report
 from pixzip.stored import restore, store
+from pixzip.work import MAX_WORK, check_work
 
 MAX_PIXELS = 64_000_000
 #: Mode → planes that a model codes; alpha comes after them.
@@ -110,6 +111,7 @@ def compress(
     strip: bool = False,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
+    max_work: int = MAX_WORK,
     progress: Progress | None = None,
 ) -> bytes:
     """Return the .pxz file of one image.
@@ -121,8 +123,9 @@ def compress(
     and zlib; threads, engine and max_memory change nothing but the time. engine: "int8" or "float32" on the CPU, None:
     the faster; "cuda": all tiles side by side on a GPU, and those of calls from other threads with them. max_memory is
     in bytes, of the whole process (docs/performance.md): fewer tiles are in work at once where it asks for that.
-    progress is called with the fraction done. Raises ImageError for what is not an image or cannot be kept without
-    loss, LimitError for more than max_pixels pixels or max_memory bytes, ModelNotFoundError, ModelError, UsageError.
+    max_work is in multiply-accumulates of the model (pixzip.work). progress is called with the fraction done. Raises
+    ImageError for what is not an image or cannot be kept without loss, LimitError for more than max_pixels pixels,
+    max_memory bytes or max_work, ModelNotFoundError, ModelError, UsageError.
     """
     return compress_batch(
         [image],
@@ -137,6 +140,7 @@ def compress(
         strip=strip,
         max_pixels=max_pixels,
         max_memory=max_memory,
+        max_work=max_work,
         progress=progress,
     )
 
@@ -156,6 +160,7 @@ def compress_batch(
     strip: bool = False,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
+    max_work: int = MAX_WORK,
     progress: Progress | None = None,
 ) -> bytes:
     """Return one .pxz file of several images that differ in their pixels only: they share one header.
@@ -179,6 +184,9 @@ def compress_batch(
     pictures = _named(_alike(read, layout.tile), packed)
     first = pictures[0]
     pxz.check_pixels(len(pictures), first.height, first.width, max_pixels)
+    if _codable(first, network):
+        extent = Extent(len(pictures), len(first.mode), first.height, first.width, 2 if first.depth > 8 else 1)
+        check_work(network.network, extent.blocks(layout.tile), max_work)
     planes = np.stack([p.planes for p in pictures]) if len(pictures) > 1 else first.planes[None]  # (n, c, h, w)
     data = _shortest(first, planes, network, layout, how, embed_model=embed_model)
     how.finish()
@@ -366,13 +374,14 @@ def decompress(
     engine: str | None = None,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
+    max_work: int = MAX_WORK,
     progress: Progress | None = None,
 ) -> Picture:
     """Return the picture in a .pxz file; to_array and to_pil convert it, write_image makes an image file of it.
 
     model: the name of a shipped model or a path, tried before the model in the file and the shipped ones. Raises
     FormatError for a damaged file, PixelChecksumError where the decoded pixels are not the encoded ones,
-    ModelNotFoundError, ModelError, LimitError for more than max_pixels pixels or max_memory bytes (as in compress),
+    ModelNotFoundError, ModelError, LimitError for more than max_pixels, max_memory or max_work (as in compress),
     UsageError for several pictures.
     """
     count = pxz.read_header(data).pictures
@@ -385,6 +394,7 @@ def decompress(
         engine=engine,
         max_pixels=max_pixels,
         max_memory=max_memory,
+        max_work=max_work,
         progress=progress,
     )[0]
 
@@ -397,6 +407,7 @@ def decompress_batch(
     engine: str | None = None,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
+    max_work: int = MAX_WORK,
     progress: Progress | None = None,
 ) -> list[Picture]:
     """Return all pictures of a .pxz file. Arguments, errors: as for decompress; max_pixels is of all together."""
@@ -405,6 +416,7 @@ def decompress_batch(
     h = c.header
     network = None if h.coding == Coding.STORED else _model_of(c, model)
     how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
+    _check_work(c, network, max_work)
     planes = _restore_stored(c, how) if network is None else _decode(c, network, how)
     found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
     if found != h.pixels_checksum:
@@ -452,6 +464,11 @@ def _need_of(c: Container, model: Model | None, file_bytes: int) -> Need:
     if model is None:
         return decompressing(_extent(c), file_bytes, None, c.header.tile)
     return decompressing(_extent(c), file_bytes + len(model.data), model.network, c.header.tile)
+
+
+def _check_work(c: Container, model: Model | None, max_work: int) -> None:
+    if model is not None:
+        check_work(model.network, _extent(c).blocks(c.header.tile), max_work)
 
 
 def _restore(kind: int, data: bytes, count: int, header: Header, mode: str, how: _How) -> NDArray[Any]:
@@ -555,6 +572,7 @@ def verify(
     engine: str | None = None,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
+    max_work: int = MAX_WORK,
     progress: Progress | None = None,
 ) -> None:
     """Decode a .pxz file and compare the pixels with the file's own checksum. Arguments, errors: as for decompress."""
@@ -565,6 +583,7 @@ def verify(
         engine=engine,
         max_pixels=max_pixels,
         max_memory=max_memory,
+        max_work=max_work,
         progress=progress,
     )
 
@@ -591,6 +610,7 @@ def salvage(
     engine: str | None = None,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
+    max_work: int = MAX_WORK,
     progress: Progress | None = None,
 ) -> Salvaged:
     """Return what the undamaged chunks of a damaged .pxz file give, and what is lost.
@@ -604,6 +624,7 @@ def salvage(
     h = c.header
     network = None if h.coding == Coding.STORED else _model_of(c, model)
     how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
+    _check_work(c, network, max_work)
     undecoded: dict[int, str] = {}
     planes = _restore_stored(c, how) if network is None else _decode(c, network, how, undecoded)
     lost = areas(h, undecoded | missing)

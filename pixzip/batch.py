@@ -57,10 +57,11 @@ class Room:
     """Threads and memory in equal shares for pieces of work side by side, which are let in in the order they ask.
 
     A piece that needs more than a share has several, or all: large pictures are worked on alone, on all threads.
+    jobs: most pieces side by side; None: one for each thread.
     """
 
-    def __init__(self, threads: int, pieces: int, max_memory: int | None) -> None:
-        self.side_by_side = min(threads, max(1, pieces))
+    def __init__(self, threads: int, pieces: int, max_memory: int | None, jobs: int | None = None) -> None:
+        self.side_by_side = min(jobs or threads, max(1, pieces))
         self._threads, self._max_memory = threads, max_memory
         limit = max_memory if max_memory is not None else PROCESS_BYTES + _ROOM_BYTES
         self._share_bytes = max(1, (limit - PROCESS_BYTES) // self.side_by_side)

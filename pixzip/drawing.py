@@ -26,6 +26,7 @@ from pixzip.quantiles import quantiles
 from pixzip.reports import Progress, Report, Shares
 from pixzip.runtime.draw import draw_block
 from pixzip.runtime.engines import choose_engine, one_thread
+from pixzip.work import MAX_WORK, check_work
 
 MAX_PIXELS = 64_000_000
 #: Pictures are drawn whole, not in tiles: what a traversal keeps grows with their height.
@@ -50,6 +51,7 @@ def sample(
     threads: int | None = None,
     engine: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_work: int = MAX_WORK,
     progress: Progress | None = None,
 ) -> NDArray[Any]:
     """Draw ``count`` pictures: (count, h, w, 3) uint8, of a model of gray ones (count, h, w), of binary ones bool.
@@ -58,9 +60,9 @@ def sample(
     on. Picture k depends on the model, size, seed (0 to 2^64 - 1), temperature and k only. temperature: logits are
     divided by it, 1/1000 to 100; a float stands for its decimal digits. threads and engine change nothing but the
     time. progress is called with the fraction done. Raises UsageError, LimitError for more than max_pixels pixels in
-    all or a side over 4096, ModelNotFoundError, ModelError.
+    all, more than max_work (as in compress) or a side over 4096, ModelNotFoundError, ModelError.
     """
-    how = _how(count, seed, temperature, threads, engine, progress)
+    how = _how(count, seed, temperature, threads, engine, max_work, progress)
     sides = None if size is None else _sides(size)
     found = find_model(model)
     height, width = sides or trained_size(found)
@@ -80,6 +82,7 @@ def complete(
     threads: int | None = None,
     engine: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_work: int = MAX_WORK,
     progress: Progress | None = None,
 ) -> NDArray[Any]:
     """Keep a picture above row ``from_row`` (default: half of it) and draw the rest, ``count`` times.
@@ -89,7 +92,7 @@ def complete(
     arguments and errors as for sample; UsageError for a cut outside the picture and for pictures of another kind than
     the model codes.
     """
-    how = _how(count, seed, temperature, threads, engine, progress)
+    how = _how(count, seed, temperature, threads, engine, max_work, progress)
     found = find_model(model)
     known = picture if isinstance(picture, Picture) else from_array(picture)
     _check_kind(found, known)
@@ -154,6 +157,7 @@ class _How:
     temperature: Fraction
     threads: int | None
     engine: str
+    max_work: int
     report: Report | None
 
 
@@ -163,12 +167,13 @@ def _how(
     temperature: float | Fraction | str,
     threads: int | None,
     engine: str | None,
+    max_work: int,
     progress: Progress | None,
 ) -> _How:
     """These arguments. Raises UsageError."""
     report = None if progress is None else Report(progress)
     count, seed = integer("count", count, 1), integer("seed", seed, 0, (1 << 64) - 1)
-    return _How(count, seed, _rational(temperature), threads_of(threads), choose_engine(engine), report)
+    return _How(count, seed, _rational(temperature), threads_of(threads), choose_engine(engine), max_work, report)
 
 
 def _draw(model: Model, above: NDArray[np.uint8], height: int, how: _How) -> NDArray[Any]:
@@ -177,6 +182,7 @@ def _draw(model: Model, above: NDArray[np.uint8], height: int, how: _How) -> NDA
     threads = min(how.threads or os.cpu_count() or 1, count)
     group = min(-(-count // threads), max(1, _ROWS // height))
     groups = [range(i, min(i + group, count)) for i in range(0, count, group)]
+    check_work(model.network, [(len(numbers), height, above.shape[2]) for numbers in groups], how.max_work)
     share = Shares([len(numbers) for numbers in groups], how.report)
     out = np.empty((count, len(above), height, above.shape[2]), dtype=np.uint8)
 

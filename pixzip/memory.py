@@ -62,6 +62,10 @@ class Extent:
 
         return tiles_of(self.pictures, self.height, self.width, side)
 
+    def blocks(self, side: int) -> list[tuple[int, int, int]]:
+        """(pictures, rows, columns) of each tile."""
+        return [(tile.last - tile.first, tile.h, tile.w) for tile in self.tiles(side)]
+
 
 def _place_bytes(network: Network) -> int:
     """Of one position in all maps of a trunk: activations and states of a byte, cells of four."""

@@ -60,10 +60,10 @@ INPUTS = 88
 _CONFIG_KEYS = ("architecture", "channels", "hidden", "lstm", "head", "blocks", "shifts")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """What a decoder executes: sizes, integer arrays by name, right shifts from the stream to each block's input and to
-    the heads' (all other shifts are arrays); checked."""
+    the heads' (all other shifts are arrays); checked. Equal to none but itself."""
 
     channels: int
     hidden: int

@@ -26,13 +26,14 @@ from pixzip.errors import FormatError, PixzipError, UsageError
 from pixzip.image import MODES, Picture, to_pil, transparent_colour
 from pixzip.metadata import to_chunks
 from pixzip.png import SIGNATURE, chunk_bytes
+from pixzip.work import MAX_WORK
 
 FORMAT = "PXZ"
 MIME = "image/x-pixzip"
 #: Arguments of pixzip.compress_batch that save takes under their names.
 _ARGUMENTS = (
     *("model", "names", "tile", "lanes", "learning", "threads", "engine"),
-    *("embed_model", "max_pixels", "max_memory", "progress"),
+    *("embed_model", "max_pixels", "max_memory", "max_work", "progress"),
 )
 #: What save takes instead of the image's own info.
 _PACKETS = ("icc_profile", "exif", "xmp", "dpi")
@@ -51,6 +52,8 @@ class PxzImageFile(ImageFile.ImageFile):
 
     #: A model to try before the one in the file and the shipped ones; to be set before loading.
     model: str | Path | None = None
+    #: The most multiply-accumulates that decoding may take, as in pixzip.decompress; to be set before loading.
+    max_work: int = MAX_WORK
     #: All metadata as the file has it, (key, value) in order: pixzip/metadata.py says which.
     metadata: tuple[tuple[str, bytes], ...]
 
@@ -114,7 +117,9 @@ class PxzImageFile(ImageFile.ImageFile):
 
             try:
                 # Pillow's own limit was asked on opening.
-                self._pictures = decompress_batch(self._data(), model=self.model, max_pixels=2**93)
+                self._pictures = decompress_batch(
+                    self._data(), model=self.model, max_pixels=2**93, max_work=self.max_work
+                )
             except PixzipError as error:
                 raise OSError(str(error)) from error
         return self._pictures

@@ -92,6 +92,10 @@ def test_small_work_has_one_thread_and_large_work_all() -> None:
             assert share.threads == threads
     with Room(8, 2, None).taken(need(5), nothing) as share:
         assert (share.threads, share.max_memory) == (4, None)
+    for jobs, threads in ((1, 8), (2, 4), (8, 1), (20, 1)):
+        assert Room(8, 100, None, jobs).side_by_side == jobs
+        with Room(8, 100, None, jobs).taken(need(5), nothing) as share:
+            assert share.threads == threads
     with Room(2, 5, None).taken(need(10**6), nothing) as share:  # no limit was given: alone, but not refused
         assert share.threads == 2
 

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -786,6 +787,39 @@ def test_max_pixels_option_sets_the_limit(run: Callable[..., Result], photo: Pat
     coded = photo.with_suffix(".pxz")
     photo.unlink()
     assert_fails(run("decompress", coded, "--model", model, "--max-pixels", "767"), 8, "768", "767")
+
+
+def test_max_work_option_sets_the_limit(run: Callable[..., Result], photo: Path, model: Path) -> None:
+    assert_fails(run("compress", photo, "--model", model, "--max-work", "1e6"), 8, "multiply-accumulates", "1e+06")
+    coded = photo.with_suffix(".pxz")
+    assert not coded.exists()
+    assert run("compress", photo, "--model", model, "--max-work", "1e12").code == 0
+    for command in (("decompress", "--force"), ("verify",)):
+        assert_fails(run(*command, coded, "--model", model, "--max-work", "1000"), 8, "1e+03 (max_work)")
+    assert_fails(
+        run("sample", model, "--size", "8x8", "-o", photo.with_name("grid.png"), "--max-work", "1"), 8, "(max_work)"
+    )
+    for value in ("0", "1e", "-1", "1.5", "1e100"):
+        assert_fails(run("verify", coded, "--max-work", value), 2, "is not a number such as 1e15")
+
+
+def test_jobs_side_by_side_give_the_same_files(
+    run: Callable[..., Result], photo: Path, model: Path, tmp_path: Path
+) -> None:
+    sources = [photo]
+    for i in range(5):
+        sources.append(photo.with_name(f"copy{i}.png"))
+        shutil.copy(photo, sources[-1])
+    files = set()
+    for jobs in ("1", "3", "100"):
+        out = tmp_path / f"out{jobs}"
+        out.mkdir()
+        assert run("compress", *sources, "-o", out, "--model", model, "-q", "--jobs", jobs, "--threads", "2").code == 0
+        files |= {path.read_bytes() for path in out.iterdir()}
+        assert len(list(out.iterdir())) == 6
+        assert run("verify", *out.iterdir(), "--model", model, "-q", "-j", jobs).code == 0
+    assert len(files) == 1
+    assert_fails(run("verify", out, "--jobs", "0"), 2, "--jobs")
 
 
 # ------------------------------------------------------------------------ failures of writing and verifying

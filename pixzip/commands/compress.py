@@ -20,8 +20,8 @@ from pixzip.commands.options import (
     completed_files,
     files_argument,
     force_option,
-    max_memory_option,
     quiet_option,
+    room_options,
     times_option,
     tree_options,
     verbose_option,
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     help="Name of a shipped or added model, or a model file.",
 )
 @coding_options
-@max_memory_option
+@room_options
 @click.option("--tile", type=click.IntRange(1, 65535), default=1024, show_default=True, help="Side of a tile, pixels.")
 @click.option(
     "--learning",

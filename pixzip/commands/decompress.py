@@ -22,8 +22,8 @@ from pixzip.commands.options import (
     decoding_model_option,
     files_argument,
     force_option,
-    max_memory_option,
     quiet_option,
+    room_options,
     times_option,
     tree_options,
     verbose_option,
@@ -53,7 +53,7 @@ _MOST_TARGETS = 100_000
 @times_option
 @tree_options
 @coding_options
-@max_memory_option
+@room_options
 @force_option
 @quiet_option
 @verbose_option

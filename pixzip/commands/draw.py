@@ -57,13 +57,14 @@ class _Drawing:
     threads: int | None
     engine: str | None
     max_pixels: int
+    max_work: int
     force: bool
     quiet: bool
 
     def how(self, progress: Callable[[float], None]) -> dict[str, Any]:
         """Arguments of pixzip.sample and pixzip.complete."""
-        named = {key: getattr(self, key) for key in ("seed", "temperature", "threads", "engine", "max_pixels")}
-        return named | {"progress": progress}
+        names = ("seed", "temperature", "threads", "engine", "max_pixels", "max_work")
+        return {name: getattr(self, name) for name in names} | {"progress": progress}
 
     def target(self, file: str) -> tuple[Path | None, str]:
         """Where the grid goes (None: standard output), and its format. Raises UsageError, OutputError."""

@@ -25,7 +25,7 @@ def room_for(settings: Settings, files: Files) -> Room:
     from pixzip.batch import Room
 
     threads = _FED_AT_ONCE if settings.device == "cuda" else cores(settings.threads)
-    return Room(threads, len(files.names), settings.max_memory)
+    return Room(threads, len(files.names), settings.max_memory, settings.jobs)
 
 
 def cores(threads: int | None) -> int:

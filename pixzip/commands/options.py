@@ -44,14 +44,16 @@ _MAX_PIXELS = 64_000_000
 
 @dataclass(frozen=True)
 class Settings:
-    """Options as given, for the work on each file; the first five are those of decoding."""
+    """Options as given, for the work on each file; the first six are those of decoding."""
 
     model: str | None
     device: str
     threads: int | None
     engine: str | None
     max_pixels: int
+    max_work: int
     max_memory: int | None = None
+    jobs: int | None = None
     force: bool = False
     tile: int = 1024
     learning: int | None = None
@@ -73,7 +75,7 @@ class Settings:
     def _how(self, progress: Callable[[float], None]) -> dict[str, Any]:
         """What compressing and decompressing are told alike."""
         engine = "cuda" if self.device == "cuda" else self.engine
-        limits = {"max_pixels": self.max_pixels, "max_memory": self.max_memory}
+        limits = {"max_pixels": self.max_pixels, "max_memory": self.max_memory, "max_work": self.max_work}
         return {"threads": self.threads, "engine": engine, "progress": progress} | limits
 
     def decompress(self, data: bytes, progress: Callable[[float], None]) -> Picture:
@@ -149,6 +151,14 @@ def _bytes(context: click.Context, option: click.Parameter, value: str | None) -
     return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
 
 
+def _count(context: click.Context, option: click.Parameter, value: str) -> int:
+    """A positive integer, which may be written as 1e15."""
+    match = re.fullmatch(r"([0-9]{1,18})(?:e([0-9]{1,2}))?", value, re.IGNORECASE)
+    if match is None or not int(match[1]):
+        raise click.BadParameter(f"{value!r} is not a number such as 1e15")
+    return int(match[1] + "0" * int(match[2] or 0))
+
+
 def completed_files(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Leave an argument to the shell's own completion of files."""
     from click.shell_completion import CompletionItem
@@ -211,13 +221,29 @@ coding_options = option_group(
         show_default=True,
         help="Refuse larger pictures.",
     ),
+    click.option(
+        "--max-work",
+        callback=_count,
+        default="1e15",
+        show_default=True,
+        metavar="N",
+        help="Refuse what takes the model more multiply-accumulates; 1e15 are about an hour on two cores.",
+    ),
 )
 
-max_memory_option = click.option(
-    "--max-memory",
-    callback=_bytes,
-    metavar="SIZE",
-    help="Memory to get along with, such as 500M or 2G; fewer tiles and files at once; refuse what needs more.",
+room_options = option_group(
+    click.option(
+        "--max-memory",
+        callback=_bytes,
+        metavar="SIZE",
+        help="Memory to get along with, such as 500M or 2G; fewer tiles and files at once; refuse what needs more.",
+    ),
+    click.option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(1, 1024),
+        help="Files in work side by side, which share the threads. Default: as many as there are threads.",
+    ),
 )
 
 decoding_model_option = click.option(

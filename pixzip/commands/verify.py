@@ -18,8 +18,8 @@ from pixzip.commands.options import (
     decoding_model_option,
     files_argument,
     json_option,
-    max_memory_option,
     quiet_option,
+    room_options,
     verbose_option,
 )
 from pixzip.commands.outputs import check_output
@@ -35,7 +35,7 @@ from pixzip.tree import Tally, tree_of
 @click.option("-r", "--recursive", is_flag=True, help="Of folders all .pxz files below them.")
 @decoding_model_option
 @coding_options
-@max_memory_option
+@room_options
 @checking_option
 @json_option
 @quiet_option

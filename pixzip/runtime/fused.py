@@ -7,6 +7,7 @@ network.py compute the same, one call a product.
 from __future__ import annotations
 
 import platform
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,8 +109,15 @@ def backward_weights(network: Network, colour: int) -> NDArray[np.int8]:
 def make_plan(network: Network, engine: str) -> Plan:
     """A network's arrays in the order in which compiled code goes through them.
 
-    The weights of the heads' first layers may be changed afterwards (learning.py); they are the plan's own.
+    Weights and numbers are the plan's own: those of the heads may be changed afterwards (learning.py).
     """
+    made = _made_plan(network, engine)
+    return made._replace(weights=made.weights.copy(), numbers=made.numbers.copy())
+
+
+@lru_cache(maxsize=4)
+def _made_plan(network: Network, engine: str) -> Plan:
+    """The plan before anything is learned. Kept: making it takes longer than coding a picture of some 1,000 pixels."""
     back = [backward_weights(network, c) for c in range(3)]
     arrays = network.arrays | {f"head.{c}.back.weight": np.ascontiguousarray(back[c].T) for c in range(3)}
     # Coarse weights are given less 128, as hidden layers are: what that takes from the sums.
