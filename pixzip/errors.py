@@ -77,3 +77,17 @@ class SalvageError(PixzipError):
     """Of a damaged file only a part could be given back; it was."""
 
     exit_code = 11
+
+
+class MeasurementError(PixzipError):
+    """What was to be measured failed: no fault of the pictures."""
+
+    exit_code = 13
+
+
+class PeerError(MeasurementError):
+    """Another codec is not there, or does not give back what it was given."""
+
+
+class CostError(MeasurementError):
+    """A command of pixzip's that was to be measured failed."""

@@ -122,6 +122,20 @@ def test_document_has_all_names_keywords_defaults_fields_and_exit_codes() -> Non
     assert {"compress", "decompress", "verify", "salvage", "sample", "complete"} <= keyword_rows(TEXT).keys()
 
 
+def errors_defined(source: str) -> list[str]:
+    """Names of classes in a module that are those of errors."""
+    return [n.name for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ClassDef) and n.name.endswith("Error")]
+
+
+def test_all_errors_are_in_one_tree() -> None:
+    package = Path(pixzip.__file__).parent
+    modules = [path for path in package.rglob("*.py") if path != package / "errors.py"]
+    assert len(modules) > 100
+    assert {str(path): found for path in modules if (found := errors_defined(path.read_text("utf-8")))} == {}
+    assert set(errors_defined((package / "errors.py").read_text("utf-8"))) == exit_codes().keys()
+    assert errors_defined("class PlantedError(PixzipError):\n    pass") == ["PlantedError"]
+
+
 def test_a_text_that_lacks_one_name_fails() -> None:
     for name in [*pixzip.__all__, "TrainingError", "TrainingDataError"]:
         planted = re.sub(rf"\b{name}\b", "something", TEXT)

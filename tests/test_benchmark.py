@@ -25,16 +25,16 @@ from pixzip import evaluate
 from pixzip.benchmark import command, peers, plots, report_html, summary
 from pixzip.benchmark.anatomy import anatomy
 from pixzip.benchmark.calibration import calibration
-from pixzip.benchmark.cost import CostError, peak_mib
+from pixzip.benchmark.cost import peak_mib
 from pixzip.benchmark.journal import Journal
 from pixzip.benchmark.measure import Coded, measure
-from pixzip.benchmark.peers import Peer, PeerError
+from pixzip.benchmark.peers import Peer
 from pixzip.benchmark.pictures import pictures_of
 from pixzip.benchmark.report_text import as_markdown
 from pixzip.benchmark.results import Results, Section, Shot
 from pixzip.cli import main
 from pixzip.container import read_container
-from pixzip.errors import FormatError, PixzipError, UsageError
+from pixzip.errors import CostError, FormatError, PeerError, PixzipError, UsageError
 from pixzip.model_file import find_model
 from pixzip.runtime import frozen
 

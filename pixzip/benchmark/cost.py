@@ -11,12 +11,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pixzip.errors import PixzipError
+from pixzip.errors import CostError
 from pixzip.image import from_array, write_image
-
-
-class CostError(PixzipError):
-    """A command that was to be measured failed."""
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from pixzip.errors import PixzipError
-
-
-class PeerError(PixzipError):
-    """A peer that is not there, or does not give back what it was given."""
+from pixzip.errors import PeerError
 
 
 @dataclass(frozen=True)
