@@ -8,10 +8,10 @@ multiply-accumulates; where it is small, the work is reckoned higher than it is.
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 from PIL import Image
 
@@ -20,6 +20,7 @@ from pixzip.memory import Extent
 from pixzip.model_file import find_model
 from pixzip.work import work_of
 
+_PHOTO = Path(__file__).parents[1] / "examples" / "photo.png"
 #: (width, height, tile) for networks that a shipped model has, and for the paper's, whose runtime is slower.
 SHAPES = {
     True: ((40, 40, 1), (1, 4000, 1024), (4, 4000, 1024), (16, 4000, 1024), (64, 2000, 1024), (768, 512, 1024)),
@@ -27,18 +28,17 @@ SHAPES = {
 }
 
 
-def main() -> None:
+@click.command()
+@click.argument("models", nargs=-1)
+@click.option("--photo", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=_PHOTO)
+def main(models: tuple[str, ...], photo: Path) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=["default", "fast"], metavar="MODEL")
-    parser.add_argument("--photo", type=Path, default=Path(__file__).parents[1] / "examples" / "photo.png")
-    arguments = parser.parse_args()
-    with Image.open(arguments.photo) as file:
+    with Image.open(photo) as file:
         samples = np.asarray(file.convert("RGB")).reshape(-1, 3)
     print(
         f"{'model':32} {'width':>6} {'height':>6} {'tile':>5} {'work':>8} {'encode':>8} {'decode':>8} {'s / 1e12':>9}"
     )
-    for name in arguments.models:
+    for name in models or ("default", "fast"):
         model = find_model(name)
         binary = model.network.pictures == "binary"
         for width, height, tile in SHAPES[hasattr(model.network, "blocks")]:

@@ -178,6 +178,7 @@ BAD: dict[str, list[Any]] = {
     "engine": ["abacus"],
     "max_pixels": [63],
     "max_memory": [1 << 20],
+    "max_work": [10**6],
     "names": [["a"], ["a", "b/c"], ["a", ""]],
     "count": [0],
     "size": [(0, 8), (8, 4097)],
