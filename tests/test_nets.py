@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,54 @@ def test_layers_equal_loops_written_from_the_equations() -> None:
     for i in range(2):
         np.testing.assert_allclose(got_conv[i], naive_conv(x[i], *conv), atol=1e-5)
         np.testing.assert_allclose(got_lstm[i], naive_row_lstm(x[i], *lstm), atol=1e-5)
+
+
+@contextmanager
+def nan_in_fresh_memory() -> Iterator[None]:
+    """torch fills what it allocates and does not initialise with NaN."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def gradients_of_layers(chunk: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Results of each layer of the trunk on two pictures of 9 x 6, and gradients of input and parameters."""
+    g = torch.Generator().manual_seed(5)
+    m, found = FlatMap(2, 9, 6, chunk=chunk), []
+
+    def random(*shape: int) -> torch.Tensor:
+        return (torch.randn(shape, generator=g) * 0.3).requires_grad_()
+
+    conv, lstm = (random(40, 16), random(16), random(16, 8), random(8)), (random(16, 24), random(18, 24), random(24))
+    for layer, sizes, parameters in ((ConvBlock, 8, conv), (RowLstm, 8, lstm)):
+        maps, weights = random(2, 9, 6, sizes), random(2, 9, 6, 6 if layer is RowLstm else 8)
+        x = m.pack(maps.detach(), dtype).requires_grad_()
+        out = layer.apply(x, *parameters, m)
+        (m.unpack(out).float() * weights.detach()).sum().backward()
+        assert x.grad is not None
+        found += [m.unpack(out).detach(), m.unpack(x.grad)]
+        found += [p.grad for p in parameters if p.grad is not None]
+    return [t.float() for t in found]
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 6e-2)])
+@pytest.mark.parametrize("chunk", [1, 7, 14, 15, 50])
+def test_gradients_do_not_depend_on_the_pieces_or_on_fresh_memory(chunk: int, dtype: torch.dtype, near: float) -> None:
+    whole = gradients_of_layers(10**6, torch.float32)
+    with nan_in_fresh_memory():
+        assert torch.empty(3).isnan().all()
+        pieces = gradients_of_layers(chunk, dtype)
+    assert len(whole) == len(pieces) == 11
+    for a, b in zip(whole, pieces, strict=True):
+        assert (a - b).norm() <= near * a.norm()  # in bfloat16 other units are 0
+
+
+def test_losses_of_colours_have_one_weight() -> None:
+    parts = small_model().loss(*tensors(prepare(picture_batch(1, 4, 4))), torch.float32)
+    with pytest.raises(ValueError, match="must be equal"):
+        (parts[0] + 2 * parts[1] + parts[2]).backward()
 
 
 def stream_of(model: TrunkModel, crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -24,7 +24,7 @@ class FlatMap:
     n: int
     h: int
     w: int
-    chunk: int = 4096
+    chunk: int = 2048
 
     @property
     def row(self) -> int:

@@ -480,7 +480,7 @@ def rectify_gradient(gradient: Tensor, output: Tensor, d_bias: Tensor) -> Tensor
     if _on_cpu(gradient):
         _rectify_gradient(bits(gradient), bits(output), d_bias.numpy())
         return gradient
-    gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
+    gradient.masked_fill_(output == 0, 0)
     d_bias += gradient.sum(0)
     return gradient
 

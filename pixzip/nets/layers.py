@@ -20,6 +20,8 @@ CONV_TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
 #: Taps of the Row LSTM's input-to-state convolution (3×1, mask B) and of its state-to-state convolution (3×1).
 IS_TAPS = ((0, -1), (0, 0))
 SS_TAPS = ((-1, -1), (-1, 0), (-1, 1))
+#: Where the positions stand that have one as a tap of CONV_TAPS.
+_AFTER = tuple((-dy, -dx) for dy, dx in CONV_TAPS)
 
 
 def gather_taps(m: FlatMap, x: Tensor, taps: tuple[tuple[int, int], ...], lo: int, hi: int) -> Tensor:
@@ -53,22 +55,31 @@ class ConvBlock(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x and the four parameters."""
+        """Gradients of x and the four parameters.
+
+        From the last position to the first, so that of every position those are known that have it as a tap: one
+        gathering of their hidden gradients serves the products for x and for w1.
+        """
         x, hidden, w1c, w2c = ctx.saved_tensors
         m: FlatMap = ctx.m
-        dx = grad.clone()
-        dw1_t, dw2 = torch.zeros(w1c.shape[::-1]), torch.zeros(w2c.shape)
-        db1, db2 = torch.zeros(w1c.shape[1]), torch.zeros(w2c.shape[1])
-        for lo, hi in m.chunks():
+        t, k = x.shape[1], hidden.shape[1]
+        by_tap = w1c.view(len(CONV_TAPS), t, k)
+        back = by_tap.transpose(1, 2).reshape(-1, t)  # (taps * k, t)
+        dx = torch.empty_like(grad)
+        d_hidden = torch.empty(m.size + m.guard, k, dtype=grad.dtype)
+        d_hidden[m.size :].zero_()
+        dw1, dw2 = torch.zeros(t, len(CONV_TAPS) * k), torch.zeros(w2c.shape)
+        db1, db2 = torch.zeros(k), torch.zeros(t)
+        for lo, hi in reversed(list(m.chunks())):
             d_out = grad[lo:hi]
             dw2 += hidden[lo:hi].t() @ d_out
             db2 += d_out.sum(0)
-            d_hidden = rectify_gradient(d_out @ w2c.t(), hidden[lo:hi], db1)
-            # The product turns its left operand: the narrower one there costs less.
-            dw1_t += d_hidden.t() @ gather_taps(m, x, CONV_TAPS, lo, hi)
-            scatter_taps(m, d_hidden @ w1c.t(), CONV_TAPS, lo, dx)
+            rectify_gradient(torch.mm(d_out, w2c.t(), out=d_hidden[lo:hi]), hidden[lo:hi], db1)
+            after = gather_taps(m, d_hidden, _AFTER, lo, hi)
+            dw1 += x[lo:hi].t() @ after
+            torch.addmm(d_out, after, back, out=dx[lo:hi])
         m.zero_columns(dx)
-        return dx, dw1_t.t().contiguous(), db1, dw2, db2, None
+        return dx, dw1.view(t, len(CONV_TAPS), k).transpose(0, 1).reshape(w1c.shape), db1, dw2, db2, None
 
 
 class RowLstm(torch.autograd.Function):
@@ -81,7 +92,8 @@ class RowLstm(torch.autograd.Function):
         w_is_c, w_ss_c, b = w_is.to(x.dtype), w_ss.to(x.dtype), b.detach()
         gates = m.empty(4 * k, x.dtype)
         h = m.empty(k, x.dtype)
-        cells = torch.zeros(m.h + 1, m.row, k)
+        cells = torch.empty(m.h + 1, m.row, k)
+        cells[0].zero_()
         for first, last in m.row_groups():
             several = gather_taps(m, x, IS_TAPS, m.guard + first * m.row, m.guard + last * m.row) @ w_is_c
             for y, pre in enumerate(several.split(m.row), first):
@@ -100,7 +112,7 @@ class RowLstm(torch.autograd.Function):
         m: FlatMap = ctx.m
         k = h.shape[1]
         dh = grad.clone()
-        dx = torch.zeros_like(x)
+        dx = torch.empty_like(x)
         dc = torch.zeros(m.row, k)
         dw_is, dw_ss, db = torch.zeros(w_is_c.shape), torch.zeros(w_ss_c.shape), torch.zeros(4 * k)
         for first, last in reversed(list(m.row_groups())):
@@ -113,6 +125,7 @@ class RowLstm(torch.autograd.Function):
             lo, hi = m.guard + first * m.row, m.guard + last * m.row
             dw_ss += gather_taps(m, h, SS_TAPS, lo, hi).t() @ several
             dw_is += gather_taps(m, x, IS_TAPS, lo, hi).t() @ several
+            dx[lo:hi].zero_()  # what went to lo - 1 was a zero column
             scatter_taps(m, several @ w_is_c.t(), IS_TAPS, lo, dx)
         m.zero_columns(dx)
         return dx, dw_is, dw_ss, db, None

@@ -24,6 +24,8 @@ from pixzip.nets.fused import rectify, rectify_gradient, softmax_nats
 from pixzip.nets.layers import ConvBlock, Linear, RowLstm
 
 INPUT_SCALE = 1 / 32
+#: Positions that go through the heads at once.
+_HEAD_CHUNK = 2048
 #: Sums of -log p over the sub-pixels of a batch: of R, of G, of B.
 Nats = tuple[Tensor, Tensor, Tensor]
 
@@ -106,41 +108,50 @@ def prior_bias() -> Tensor:
     return (-1.6 * torch.log1p((distance / 2.5) ** 2) / 1.3).float()
 
 
-class HeadLoss(torch.autograd.Function):
-    """Sum over positions of -log softmax at the true symbol, one colour; gradients are made in the forward pass."""
+class HeadLosses(torch.autograd.Function):
+    """Sums over positions of -log softmax at the true symbols, by colour; gradients are made in the forward pass."""
 
     @staticmethod
-    def forward(ctx, x, phi, symbols, w, p, b, v, c, chunk):  # type: ignore[no-untyped-def]
-        """x (m, t); phi (m, j); symbols (m,); w (t, h); p (j, h); b (h,); v (h, 256); c (256,)."""
-        dtype = x.dtype
-        w_c, p_c, v_c = (q.to(dtype) for q in (w, p, v))
-        b, c = b.detach(), c.detach()
-        grads = [torch.zeros(q.shape) for q in (w, p, b, v, c)]
+    def forward(ctx, x, phi, symbols, *parameters):  # type: ignore[no-untyped-def]
+        """x (m, t); phi (m, j), of which colour c sees the first columns; symbols (m, 3); returns (3,) float64.
+
+        Parameters of R, of G, of B: w (t, h); p (columns seen, h); b (h,); v (h, 256); c (256,).
+        """
+        dtype, heads = x.dtype, [parameters[i : i + 5] for i in range(0, len(parameters), 5)]
+        seen = [phi[:, : p.shape[0]].contiguous() for _, p, *_ in heads]
+        cast = [tuple(q.detach() if q.ndim == 1 else q.to(dtype) for q in head) for head in heads]
+        grads = [[torch.zeros(q.shape) for q in head] for head in heads]
         dx = torch.empty_like(x)
-        total = torch.zeros((), dtype=torch.float64)
-        for lo in range(0, x.shape[0], chunk):
-            s = slice(lo, lo + chunk)
-            hidden = x[s] @ w_c
-            if phi.shape[1]:
-                hidden.addmm_(phi[s], p_c)
-            rectify(hidden, b)
-            nats, d_logits = softmax_nats(hidden @ v_c, c, symbols[s], grads[4])
-            total += nats
-            grads[3] += hidden.t() @ d_logits
-            d_hidden = rectify_gradient(d_logits @ v_c.t(), hidden, grads[2])
-            grads[0] += x[s].t() @ d_hidden
-            if phi.shape[1]:
-                grads[1] += phi[s].t() @ d_hidden
-            torch.mm(d_hidden, w_c.t(), out=dx[s])
-        ctx.save_for_backward(dx, *grads)
-        return total
+        totals = torch.zeros(len(heads), dtype=torch.float64)
+        for lo in range(0, x.shape[0], _HEAD_CHUNK):
+            s = slice(lo, lo + _HEAD_CHUNK)
+            x_s, dx_s = x[s], dx[s]
+            for colour, (w, p, b, v, c) in enumerate(cast):
+                dw, dp, db, dv, dc = grads[colour]
+                hidden = x_s @ w
+                if colour:
+                    hidden.addmm_(seen[colour][s], p)
+                rectify(hidden, b)
+                nats, d_logits = softmax_nats(hidden @ v, c, symbols[s, colour], dc)
+                totals[colour] += nats
+                dv += hidden.t() @ d_logits
+                d_hidden = rectify_gradient(d_logits @ v.t(), hidden, db)
+                dw += x_s.t() @ d_hidden
+                if colour:
+                    dp += seen[colour][s].t() @ d_hidden
+                    dx_s.addmm_(d_hidden, w.t())
+                else:
+                    torch.mm(d_hidden, w.t(), out=dx_s)
+        ctx.save_for_backward(dx, *(q for head in grads for q in head))
+        return totals
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        """Scale the gradients made in the forward pass."""
-        scale = float(grad)
-        dx, dw, dp, db, dv, dc = (g * scale for g in ctx.saved_tensors)
-        return dx, None, None, dw, dp, db, dv, dc, None
+        """Scale the gradients made in the forward pass, which are those of the sum. Raises ValueError for another."""
+        if not bool((grad == grad[0]).all()):
+            raise ValueError(f"weights {grad.tolist()} of the colours' losses: must be equal")
+        dx, *grads = (g * float(grad[0]) for g in ctx.saved_tensors)
+        return dx, None, None, *grads
 
 
 class TrunkModel(nn.Module):
@@ -235,8 +246,6 @@ class TrunkModel(nn.Module):
         known = e.clamp(-128, 127) + 128
         basis = self.basis.to(dtype)
         phi = torch.cat([basis[known[:, 0]], basis[known[:, 1]]], dim=1)
-        nats = []
-        for colour, p in enumerate(self.head_parts()):
-            seen = phi[:, : 32 * colour].contiguous()
-            nats.append(HeadLoss.apply(stream, seen, symbols[:, colour], p["w"], p["p"], p["b"], p["v"], p["c"], 4096))
+        parameters = [p[name] for p in self.head_parts() for name in ("w", "p", "b", "v", "c")]
+        nats = HeadLosses.apply(stream, phi, symbols, *parameters)
         return nats[0], nats[1], nats[2]
