@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +21,8 @@ from tiny_model import parts, photo, tiny_model
 from pixzip import codec
 from pixzip.entropy import read_lanes
 from pixzip.errors import FormatError, UsageError
-from pixzip.model_file import Model, load_model, write_model
-from pixzip.runtime import frozen, kernels, pipeline, progress, steps
+from pixzip.model_file import Model, Network, load_model, write_model
+from pixzip.runtime import frozen, fused, kernels, pipeline, progress, steps
 from pixzip.runtime.fused import TAPS
 from pixzip.runtime.multiply import HAS_INT8
 from pixzip.runtime.network import Layers
@@ -578,3 +580,18 @@ def test_decoder_survives_garbage(words: list[int], lanes: int, colours: int, le
         return
     again = codec.encode(model, pixels, tile=64, lanes=lanes, learning=learning, engine="float32")
     assert again.tiles == (payload,)
+
+
+def test_a_plan_is_made_once_is_the_callers_own_and_goes_with_its_network() -> None:
+    network = load_model(write_model(*parts(3)), "alone").network
+    assert isinstance(network, Network)
+    one = fused.make_plan(network, "float32")
+    before = one.weights.copy(), one.numbers.copy()
+    one.weights[:], one.numbers[:] = 1, 1  # as learning.py may
+    again = fused.make_plan(network, "float32")
+    assert again.products is one.products
+    assert all(np.array_equal(a, b) for a, b in zip(before, (again.weights, again.numbers), strict=True))
+    gone = weakref.ref(network)
+    del network, one, again
+    gc.collect()
+    assert gone() is None

@@ -7,8 +7,8 @@ network.py compute the same, one call a product.
 from __future__ import annotations
 
 import platform
-from functools import lru_cache
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from llvmlite import ir
@@ -111,13 +111,16 @@ def make_plan(network: Network, engine: str) -> Plan:
 
     Weights and numbers are the plan's own: those of the heads may be changed afterwards (learning.py).
     """
-    made = _made_plan(network, engine)
+    kept = _PLANS.setdefault(network, {})
+    made = kept[engine] if engine in kept else kept.setdefault(engine, _made_plan(network, engine))
     return made._replace(weights=made.weights.copy(), numbers=made.numbers.copy())
 
 
-@lru_cache(maxsize=4)
+#: Plans before anything is learned, as long as their networks live: making one takes milliseconds.
+_PLANS: WeakKeyDictionary[Network, dict[str, Plan]] = WeakKeyDictionary()
+
+
 def _made_plan(network: Network, engine: str) -> Plan:
-    """The plan before anything is learned. Kept: making it takes longer than coding a picture of some 1,000 pixels."""
     back = [backward_weights(network, c) for c in range(3)]
     arrays = network.arrays | {f"head.{c}.back.weight": np.ascontiguousarray(back[c].T) for c in range(3)}
     # Coarse weights are given less 128, as hidden layers are: what that takes from the sums.
