@@ -463,7 +463,7 @@ def _extent(c: Container) -> Extent:
 def _need_of(c: Container, model: Model | None, file_bytes: int) -> Need:
     if model is None:
         return decompressing(_extent(c), file_bytes, None, c.header.tile)
-    return decompressing(_extent(c), file_bytes + len(model.data), model.network, c.header.tile)
+    return decompressing(_extent(c), file_bytes + 2 * len(model.data), model.network, c.header.tile)
 
 
 def _check_work(c: Container, model: Model | None, max_work: int) -> None:

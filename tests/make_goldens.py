@@ -1,8 +1,9 @@
-"""Write tests/golden/: small pictures and the files that the shipped default model makes of them.
+"""Write tests/golden/: small pictures and the files that shipped models make of them, the default one but for thumb.
 
 Run once for each released model or format version; files of earlier versions stay:
 
     python tests/make_goldens.py MODEL_LABEL [NAME ...]          all pictures, or those of these names
+    python tests/make_goldens.py cifar10 thumb-32x32
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def pictures() -> dict[str, tuple[Image.Image, int]]:
         "alpha77-24x16": (with_alpha, 1024),
         "noise-14x9": (Image.fromarray(noise), 1024),
         "one-pixel": (photo.crop((5, 5, 6, 6)), 1024),
+        "thumb-32x32": (photo.crop((32, 0, 288, 256)).reduce(8), 1024),
     }
 
 
@@ -60,7 +62,8 @@ def main(label: str, *names: str) -> None:
             image.save(folder / f"{name}.png")
         else:
             (folder / f"{name}.png").write_bytes(pixzip.write_image(image, "PNG"))
-        (folder / f"{name}.{label}.pxz").write_bytes(pixzip.compress(image, tile=tile, engine="float32"))
+        model = "cifar10" if name.startswith("thumb") else "default"
+        (folder / f"{name}.{label}.pxz").write_bytes(pixzip.compress(image, model=model, tile=tile, engine="float32"))
 
 
 if __name__ == "__main__":
