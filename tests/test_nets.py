@@ -159,9 +159,13 @@ def test_gradients_do_not_depend_on_the_pieces_or_on_fresh_memory(chunk: int, dt
 
 
 def test_losses_of_colours_have_one_weight() -> None:
-    parts = small_model().loss(*tensors(prepare(picture_batch(1, 4, 4))), torch.float32)
+    model = small_model()
+    parts = model.loss(*tensors(prepare(picture_batch(1, 4, 4))), torch.float32)
     with pytest.raises(ValueError, match="must be equal"):
         (parts[0] + 2 * parts[1] + parts[2]).backward()
+    parts = model.loss(*tensors(prepare(picture_batch(1, 4, 4))), torch.float32)
+    (sum(parts) * torch.nan).backward()  # a loss that is not finite is the training loop's to see
+    assert model.w_in.grad is not None and model.w_in.grad.isnan().any()
 
 
 def stream_of(model: TrunkModel, crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -148,7 +148,7 @@ class HeadLosses(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         """Scale the gradients made in the forward pass, which are those of the sum. Raises ValueError for another."""
-        if not bool((grad == grad[0]).all()):
+        if not torch.allclose(grad, grad[0].expand_as(grad), rtol=0, atol=0, equal_nan=True):
             raise ValueError(f"weights {grad.tolist()} of the colours' losses: must be equal")
         dx, *grads = (g * float(grad[0]) for g in ctx.saved_tensors)
         return dx, None, None, *grads
