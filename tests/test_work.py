@@ -19,12 +19,15 @@ from PIL import Image
 import pixzip
 import pixzip.pillow
 from pixzip import LimitError, api
+from pixzip.commands.compress import compress as compress_command
 from pixzip.container import read_container, write_container
 from pixzip.memory import MIB, Extent
 from pixzip.model_file import find_model
 from pixzip.work import MAX_WORK, check_work, work_of
 
 HEIGHT, WIDTH = 24, 40
+#: Of the command line, which writes them itself so that it need not load what codes.
+DEFAULTS: dict[str, Any] = {str(option.name): option.default for option in compress_command.params}
 REFUSED = r"up to .* multiply-accumulates .* over the limit of .* \(max_work\)"
 Blocks = list[tuple[int, int, int]]
 WHOLE: Blocks = [(1, HEIGHT, WIDTH)]
@@ -115,7 +118,7 @@ def test_the_largest_picture_that_is_allowed_takes_a_tenth_of_the_work_that_is()
 
 
 def test_a_file_that_claims_much_is_refused_before_anything_is_allocated(model: Path) -> None:
-    """64,000,000 pixels in one column: hours, as no two of them can be coded at a time."""
+    """60,000,000 pixels in one column: hours, as no two of them can be coded at a time."""
     c = read_container(coded(model))
     claimed = 60_000_000
     header = replace(c.header, width=1, height=claimed, tile=65535)
@@ -132,4 +135,6 @@ def test_a_file_that_claims_much_is_refused_before_anything_is_allocated(model: 
 def test_a_number_of_the_command_line(value: str, work: int) -> None:
     from pixzip.commands.options import _count
 
+    assert _count(None, None, DEFAULTS["max_work"]) == MAX_WORK  # type: ignore[arg-type]
+    assert DEFAULTS["max_pixels"] == api.MAX_PIXELS
     assert _count(None, None, value) == work  # type: ignore[arg-type]
