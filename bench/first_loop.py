@@ -56,8 +56,9 @@ def todays_loop(sizes: dict[str, Any], threads: int) -> Any:
     from pixzip.training.checkpoint import Run
     from pixzip.training.config import Config, TrainingSettings
     from pixzip.training.loop import Trainer
+    from pixzip.training.memory import keep_memory
     from pixzip.training.processes import Processes
-    from pixzip.training.threads import Threads, keep_memory
+    from pixzip.training.workers import Workers
 
     keep_memory()
     torch.set_num_threads(1)
@@ -65,7 +66,7 @@ def todays_loop(sizes: dict[str, Any], threads: int) -> Any:
     config = Config(TrunkConfig(**sizes), settings, DataSettings(crop=_CROP, gray_share=0.06, planes=3))
     crops = RandomCrops(pictures_of(np.asarray(Image.open(_PHOTO).convert("RGB"))), config.data, 0)
     nothing = np.zeros((1, 8, 8, 3), np.uint8)
-    made = Trainer(Run.new(config, {}), crops, nothing, Path(), Processes(), Threads(threads))
+    made = Trainer(Run.new(config, {}), crops, nothing, Path(), Processes(), Workers(threads, patience_s=0))
     feed = ahead(made.parts, 0)
 
     def run(steps: int) -> list[float]:

@@ -2,10 +2,11 @@
 
     python bench/kills.py PICTURES [--kills 10] [--seed 0]
 
-A small network on the CPU, two threads. A kill waits for a random step of the run, half of them in the float phase and
-half in the quantised phase, and then for a random part of a second: it falls into a step, a validation or the writing
-of a checkpoint. One in four comes while the command starts or reads pictures. Prints one line a kill and the digests
-of both runs' files; exits 1 where they differ, or where a phase had no kill.
+A small network on two cores, so that two processes share its batches (--threads 2). A kill waits for a random step of
+the run, half of them in the float phase and half in the quantised phase, and then for a random part of a second: it
+falls into a step, a validation or the writing of a checkpoint. One in four comes while the command starts or reads
+pictures. Prints one line a kill and the digests of both runs' files; exits 1 where they differ, or where a phase had no
+kill.
 """
 
 from __future__ import annotations

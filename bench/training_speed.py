@@ -35,8 +35,8 @@ from pixzip.nets.exponents import calibrate
 from pixzip.training.checkpoint import Run
 from pixzip.training.config import Config, from_tables, preset_tables
 from pixzip.training.loop import Trainer
+from pixzip.training.memory import keep_memory
 from pixzip.training.processes import Processes
-from pixzip.training.threads import keep_memory
 
 _PHOTO = Path(__file__).parent.parent / "examples" / "photo.png"
 #: A product: shape and strides of both operands, and their type.

@@ -19,16 +19,19 @@ def random(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
 
 
 def cell(pre: torch.Tensor, before: torch.Tensor, dtype: torch.dtype, width: int = WIDTH) -> list[torch.Tensor]:
-    """Cells, hidden states and gates of lstm_cell, computed in dtype, as float32; the bias is not small."""
+    """Cells, hidden states and gates of row 1 of lstm_rows, computed in dtype, as float32; the bias is not small."""
     m, k = before.shape
     bias = random(4 * k, seed=7)
-    after, h, gates = torch.empty(m, k), torch.empty(m, k, dtype=dtype), torch.empty(m, 4 * k, dtype=dtype)
-    fused.lstm_cell(pre.to(dtype), bias, width, before, after, h, gates)
-    return [after, h.float(), gates.float()]
+    cells = torch.stack([torch.full((m, k), torch.nan), before, before])
+    h, gates = torch.full((m + 5, k), 7.0, dtype=dtype), torch.full((m + 5, 4 * k), 7.0, dtype=dtype)
+    fused.lstm_rows(bias, width, cells, h, gates)(pre.to(dtype), 1, 3)
+    for whole in (h, gates):  # no other row is written
+        assert (whole[:3] == 7).all() and (whole[-2:] == 7).all()
+    return [cells[2], h[3:-2].float(), gates[3:-2].float()]
 
 
 def gradient(dtype: torch.dtype, width: int = WIDTH) -> list[torch.Tensor]:
-    """d_pre, dc and db of lstm_cell_gradient, computed in dtype, as float32."""
+    """d_pre, dc and db of row 1 of lstm_rows_gradient, computed in dtype, as float32."""
     gates = torch.sigmoid(random(POSITIONS, 4 * STATES, seed=1)).bfloat16().to(dtype)
     gates.view(ROWS, WIDTH + 1, -1)[:, WIDTH] = 0
     before, after = random(POSITIONS, STATES, seed=2), random(POSITIONS, STATES, seed=3)
@@ -36,7 +39,10 @@ def gradient(dtype: torch.dtype, width: int = WIDTH) -> list[torch.Tensor]:
     dc.view(ROWS, WIDTH + 1, -1)[:, WIDTH] = 0
     d_pre, db = torch.empty(POSITIONS, 4 * STATES, dtype=dtype), torch.zeros(4 * STATES)
     dh = random(POSITIONS, STATES, seed=5).to(dtype)
-    fused.lstm_cell_gradient(gates, width, before, after, dh, dc, d_pre, db)
+    cells = torch.stack([torch.full_like(before, torch.nan), before, after])
+    first = 3  # what stands before the row, and after it, is not read
+    dh, gates = (torch.nn.functional.pad(part, (0, 0, first, 2), value=torch.nan) for part in (dh, gates))
+    fused.lstm_rows_gradient(gates, width, cells, dh, dc, db)(d_pre, 1, first)
     return [d_pre.float(), dc, db]
 
 
@@ -88,6 +94,14 @@ def test_not_a_number_shows_in_the_loss() -> None:
     symbols = torch.zeros(3, dtype=torch.int64)
     nats, _ = fused.softmax_nats(logits.bfloat16(), torch.zeros(256), symbols, torch.zeros(256))
     assert nats != nats
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_columns_are_added(dtype: torch.dtype) -> None:
+    part, sums = random(300, 40).to(dtype), random(40, seed=1)
+    wanted = sums.double() + part.double().sum(0)
+    fused.add_columns(part, sums)
+    torch.testing.assert_close(sums.double(), wanted, atol=1e-4 if dtype == torch.bfloat16 else 1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

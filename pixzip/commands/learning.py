@@ -71,8 +71,8 @@ def train(
 
         from pixzip.data.cache import default_cache
         from pixzip.training import config, loop, report
+        from pixzip.training.memory import keep_memory
         from pixzip.training.processes import joined
-        from pixzip.training.threads import keep_memory
     keep_memory()
     if preset and config_file:
         raise UsageError("--preset and --config exclude each other")

@@ -45,6 +45,14 @@ class FlatMap:
         """Distance in positions to the neighbour (y + dy, x + dx)."""
         return dy * self.row + dx
 
+    def adjacent(self, matrix: Tensor, lo: int, count: int, taps: int) -> Tensor:
+        """Rows lo, lo + 1, ... of a matrix (size, c), each followed by the taps - 1 after it: (count, taps * c).
+
+        A view, whose rows overlap.
+        """
+        c = matrix.shape[1]
+        return matrix.as_strided((count, taps * c), (c, 1), matrix.storage_offset() + lo * c)
+
     def chunks(self) -> Iterator[tuple[int, int]]:
         """Ranges [lo, hi) that cover all rows, small enough to stay in cache."""
         for lo in range(self.guard, self.size, self.chunk):

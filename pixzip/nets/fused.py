@@ -154,6 +154,14 @@ def _rectify_gradient(gradient: Bits, output: Bits, d_bias: Real) -> None:
 
 
 @_fast
+def _add_columns(part: Bits, sums: Real) -> None:
+    m, k = part.shape
+    for p in range(m):
+        for j in range(k):
+            sums[j] += load(part[p, j])
+
+
+@_fast
 def _add_bias(out: Bits, bias: Real) -> None:
     m, k = out.shape
     for p in range(m):
@@ -170,21 +178,23 @@ def _add_bias_and_base(out: Bits, bias: Real, base: Bits) -> None:
 
 
 @_fast
-def _lstm_forward(pre: Bits, bias: Real, width: int, before: Real, after: Real, h: Bits, gates: Bits) -> None:
-    """Equation 3 on rows of positions: pre (m, 4k) + bias (4k,) → after, h (m, k), gates (m, 4k) in order o, f, i, g.
+def _lstm_forward(pre: Bits, bias: Real, width: int, y: int, first: int, cells: Real, h: Bits, gates: Bits) -> None:
+    """Equation 3 on row y, whose positions begin at first: pre (m, 4k) + bias (4k,) → cells[y + 1], h, gates.
 
-    Every (width + 1)th position is the zero column of a FlatMap and gets zeros. Short loops over few arrays: LLVM makes
-    no vector instructions of long ones, for fear that the arrays overlap.
+    cells (rows + 1, m, k); h (size, k); gates (size, 4k) in order o, f, i, g. Every (width + 1)th position is the zero
+    column of a FlatMap and gets zeros. Short loops over few arrays: LLVM makes no vector instructions of long ones, for
+    fear that the arrays overlap.
     """
-    m, k = before.shape
+    _, m, k = cells.shape
     real = np.empty(4 * k, np.float32)
     o, f, i, g = real[:k], real[k : 2 * k], real[2 * k : 3 * k], real[3 * k :]
     ofi = real[: 3 * k]
+    before, after = cells[y], cells[y + 1]
     for p in range(m):
         if p % (width + 1) == width:
-            gates[p] = 0
+            gates[first + p] = 0
             after[p] = 0
-            h[p] = 0
+            h[first + p] = 0
             continue
         for j in range(4 * k):
             real[j] = load(pre[p, j]) + bias[j]
@@ -193,7 +203,7 @@ def _lstm_forward(pre: Bits, bias: Real, width: int, before: Real, after: Real, 
         for j in range(k):
             g[j] = tanh(g[j])
         for j in range(4 * k):
-            gates[p, j] = store(real[j])
+            gates[first + p, j] = store(real[j])
         for j in range(k):
             i[j] *= g[j]
         for j in range(k):
@@ -203,30 +213,31 @@ def _lstm_forward(pre: Bits, bias: Real, width: int, before: Real, after: Real, 
         for j in range(k):
             o[j] *= tanh(i[j])
         for j in range(k):
-            h[p, j] = store(o[j])
+            h[first + p, j] = store(o[j])
 
 
 @_fast
 def _lstm_backward(
-    gates: Bits, width: int, before: Real, after: Real, dh: Bits, dc: Real, d_pre: Bits, db: Real
+    gates: Bits, width: int, y: int, first: int, cells: Real, dh: Bits, dc: Real, d_pre: Bits, db: Real
 ) -> None:
-    """Gradient of _lstm_forward: dh, dc (m, k) → d_pre (m, 4k); dc becomes that of the row above, db (4k,) grows.
+    """Gradient of _lstm_forward: dh (size, k), dc (m, k) → d_pre (m, 4k); dc becomes that of the row above, db grows.
 
     The zero columns give and take nothing: their dc and d_pre are 0.
     """
-    m, k = before.shape
+    _, m, k = cells.shape
     real = np.empty(4 * k, np.float32)
     tanh_c = np.empty(k, np.float32)
     d = np.empty(k, np.float32)
+    before, after = cells[y], cells[y + 1]
     for p in range(m):
         if p % (width + 1) == width:
             d_pre[p] = 0
             dc[p] = 0
             continue
         for j in range(4 * k):
-            real[j] = load(gates[p, j])
+            real[j] = load(gates[first + p, j])
         for j in range(k):
-            d[j] = load(dh[p, j])
+            d[j] = load(dh[first + p, j])
         for j in range(k):
             tanh_c[j] = tanh(after[p, j])
         for j in range(k):
@@ -375,49 +386,59 @@ def _on_cpu(t: Tensor) -> bool:
     return t.dtype is torch.bfloat16 and t.device.type == "cpu"
 
 
-def lstm_cell(pre: Tensor, bias: Tensor, width: int, before: Tensor, after: Tensor, h: Tensor, gates: Tensor) -> None:
-    """Equation 3 on one row of a FlatMap, in place: fills after (m, k) float32, h (m, k) and gates (m, 4k).
+def lstm_rows(bias: Tensor, width: int, cells: Tensor, h: Tensor, gates: Tensor) -> Callable[[Tensor, int, int], None]:
+    """Equation 3 on the rows of a FlatMap, in place: a function of (pre, y, first) for row y, which begins at first.
 
-    pre (m, 4k) without its bias (4k,) float32, before (m, k) float32; gates in the order o, f, i, g. Every
-    (width + 1)th position gets zeros.
-    """
-    if _on_cpu(pre):
-        _lstm_forward(bits(pre), bias.numpy(), width, before.numpy(), after.numpy(), bits(h), bits(gates))
-        return
-    k = before.shape[1]
-    pre = pre.float() + bias
-    pre[:, : 3 * k].sigmoid_()
-    pre[:, 3 * k :].tanh_()
-    pre.view(-1, width + 1, 4 * k)[:, width].zero_()  # gates of 0 keep c and h of the zero columns at 0
-    o, f, i, g = pre.split(k, dim=1)
-    torch.mul(f, before, out=after).addcmul_(i, g)
-    h.copy_(o * after.tanh())
-    gates.copy_(pre)
-
-
-def lstm_cell_gradient(
-    gates: Tensor, width: int, before: Tensor, after: Tensor, dh: Tensor, dc: Tensor, d_pre: Tensor, db: Tensor
-) -> None:
-    """Gradient of lstm_cell, in place: fills d_pre (m, 4k), adds its sum to db (4k,), makes dc that of the row above.
-
-    gates, before, after as lstm_cell left them; dh (m, k); dc (m, k) float32.
+    It fills cells[y + 1], the row's part of h and of gates, in the order o, f, i, g, from pre (m, 4k), without its bias
+    (4k,) float32, and cells[y]; cells (rows + 1, m, k) float32; h (size, k); gates (size, 4k). Every (width + 1)th
+    position gets zeros.
     """
     if _on_cpu(gates):
-        cells = (before.numpy(), after.numpy())
-        _lstm_backward(bits(gates), width, *cells, bits(dh), dc.numpy(), bits(d_pre), db.numpy())
-        return
-    k = before.shape[1]
-    o, f, i, g = gates.float().split(k, dim=1)
-    d = dh.float().view(-1, width + 1, k)
-    d[:, width] = 0
-    d = d.view(-1, k)
-    tanh_c = after.tanh()
-    dc.addcmul_(d * o, 1 - tanh_c * tanh_c)
-    parts = (d * tanh_c * o * (1 - o), dc * before * f * (1 - f), dc * g * i * (1 - i), dc * i * (1 - g * g))
-    dc *= f
-    whole = torch.cat(parts, dim=1)
-    db += whole.sum(0)
-    d_pre.copy_(whole)
+        fixed, maps = (bias.numpy(), width), (cells.numpy(), bits(h), bits(gates))
+        return lambda pre, y, first: _lstm_forward(bits(pre), *fixed, y, first, *maps)
+
+    def row(pre: Tensor, y: int, first: int) -> None:
+        m, k = cells.shape[1:]
+        pre = pre.float() + bias
+        pre[:, : 3 * k].sigmoid_()
+        pre[:, 3 * k :].tanh_()
+        pre.view(-1, width + 1, 4 * k)[:, width].zero_()  # gates of 0 keep c and h of the zero columns at 0
+        o, f, i, g = pre.split(k, dim=1)
+        torch.mul(f, cells[y], out=cells[y + 1]).addcmul_(i, g)
+        h[first : first + m].copy_(o * cells[y + 1].tanh())
+        gates[first : first + m].copy_(pre)
+
+    return row
+
+
+def lstm_rows_gradient(
+    gates: Tensor, width: int, cells: Tensor, dh: Tensor, dc: Tensor, db: Tensor
+) -> Callable[[Tensor, int, int], None]:
+    """Gradient of lstm_rows, in place: a function of (d_pre, y, first), to be called from the last row to the first.
+
+    It fills d_pre (m, 4k), adds its sum to db (4k,) and makes dc (m, k) float32 that of the row above. gates and cells
+    as lstm_rows left them; dh (size, k).
+    """
+    if _on_cpu(gates):
+        begin, end = (bits(gates), width), (cells.numpy(), bits(dh), dc.numpy())
+        sums = db.numpy()
+        return lambda d_pre, y, first: _lstm_backward(*begin, y, first, *end, bits(d_pre), sums)
+
+    def row(d_pre: Tensor, y: int, first: int) -> None:
+        m, k = dc.shape
+        o, f, i, g = gates[first : first + m].float().split(k, dim=1)
+        d = dh[first : first + m].float().view(-1, width + 1, k)
+        d[:, width] = 0
+        d = d.view(-1, k)
+        tanh_c = cells[y + 1].tanh()
+        dc.addcmul_(d * o, 1 - tanh_c * tanh_c)
+        parts = (d * tanh_c * o * (1 - o), dc * cells[y] * f * (1 - f), dc * g * i * (1 - i), dc * i * (1 - g * g))
+        dc.mul_(f)
+        whole = torch.cat(parts, dim=1)
+        db.add_(whole.sum(0))
+        d_pre.copy_(whole)
+
+    return row
 
 
 def softmax_nats(logits: Tensor, bias: Tensor, symbols: Tensor, d_bias: Tensor) -> tuple[float, Tensor]:
@@ -483,6 +504,14 @@ def rectify_gradient(gradient: Tensor, output: Tensor, d_bias: Tensor) -> Tensor
     gradient.masked_fill_(output == 0, 0)
     d_bias += gradient.sum(0)
     return gradient
+
+
+def add_columns(part: Tensor, sums: Tensor) -> None:
+    """sums (k,) float32 += the sums of the columns of part (m, k), in place."""
+    if _on_cpu(part):
+        _add_columns(bits(part), sums.numpy())
+    else:
+        sums += part.sum(0)
 
 
 def add_bias(out: Tensor, bias: Tensor, base: Tensor | None) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pixzip.nets.flat_map import FlatMap
-from pixzip.nets.fused import add_bias, add_taps, lstm_cell, lstm_cell_gradient, rectify, rectify_gradient
+from pixzip.nets.fused import add_bias, add_columns, add_taps, lstm_rows, lstm_rows_gradient, rectify, rectify_gradient
 
 #: (dy, dx) taps of a masked convolution on features (mask B, cut to slope 2): own position last.
 CONV_TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
@@ -72,9 +72,9 @@ class ConvBlock(torch.autograd.Function):
         db1, db2 = torch.zeros(k), torch.zeros(t)
         for lo, hi in reversed(list(m.chunks())):
             d_out = grad[lo:hi]
-            dw2 += hidden[lo:hi].t() @ d_out
-            db2 += d_out.sum(0)
+            add_columns(d_out, db2)
             rectify_gradient(torch.mm(d_out, w2c.t(), out=d_hidden[lo:hi]), hidden[lo:hi], db1)
+            dw2 += hidden[lo:hi].t() @ d_out  # now that it has been read in order: transposed it is read by columns
             after = gather_taps(m, d_hidden, _AFTER, lo, hi)
             dw1 += x[lo:hi].t() @ after
             torch.addmm(d_out, after, back, out=dx[lo:hi])
@@ -94,13 +94,13 @@ class RowLstm(torch.autograd.Function):
         h = m.empty(k, x.dtype)
         cells = torch.empty(m.h + 1, m.row, k)
         cells[0].zero_()
+        row = lstm_rows(b, m.w, cells, h, gates)
         for first, last in m.row_groups():
             several = gather_taps(m, x, IS_TAPS, m.guard + first * m.row, m.guard + last * m.row) @ w_is_c
             for y, pre in enumerate(several.split(m.row), first):
                 lo = m.guard + y * m.row
-                hi = lo + m.row
-                pre.addmm_(gather_taps(m, h, SS_TAPS, lo, hi), w_ss_c)
-                lstm_cell(pre, b, m.w, cells[y], cells[y + 1], h[lo:hi], gates[lo:hi])
+                pre.addmm_(m.adjacent(h, lo + m.offset(*SS_TAPS[0]), m.row, len(SS_TAPS)), w_ss_c)
+                row(pre, y, lo)
         ctx.save_for_backward(x, h, gates, cells, w_is_c, w_ss_c)
         ctx.m = m
         return h
@@ -115,12 +115,12 @@ class RowLstm(torch.autograd.Function):
         dx = torch.empty_like(x)
         dc = torch.zeros(m.row, k)
         dw_is, dw_ss, db = torch.zeros(w_is_c.shape), torch.zeros(w_ss_c.shape), torch.zeros(4 * k)
+        row = lstm_rows_gradient(gates, m.w, cells, dh, dc, db)
         for first, last in reversed(list(m.row_groups())):
             several = torch.empty((last - first) * m.row, 4 * k, dtype=x.dtype)
             for y, d_gates in reversed(list(enumerate(several.split(m.row), first))):
                 lo = m.guard + y * m.row
-                hi = lo + m.row
-                lstm_cell_gradient(gates[lo:hi], m.w, cells[y], cells[y + 1], dh[lo:hi], dc, d_gates, db)
+                row(d_gates, y, lo)
                 scatter_taps(m, d_gates @ w_ss_c.t(), SS_TAPS, lo, dh)
             lo, hi = m.guard + first * m.row, m.guard + last * m.row
             dw_ss += gather_taps(m, h, SS_TAPS, lo, hi).t() @ several
@@ -157,7 +157,7 @@ class Linear(torch.autograd.Function):
         dw, db = torch.zeros(w_c.shape), torch.zeros(w_c.shape[1])
         for lo, hi in m.chunks():
             dw += x[lo:hi].t() @ grad[lo:hi]
-            db += grad[lo:hi].sum(0)
+            add_columns(grad[lo:hi], db)
             if dx is not None:
                 torch.mm(grad[lo:hi], w_c.t(), out=dx[lo:hi])
         return (grad if ctx.needs_input_grad[0] else None), dx, dw, db, None

@@ -32,7 +32,7 @@ class Network(Protocol):
     config: Any
 
     def prepare(self, crops: NDArray[np.uint8]) -> Any:
-        """(n, h, w, planes) pixels → what ``nats`` reads (Prepared); numpy only, so that a data thread can run it."""
+        """(n, h, w, planes) pixels → what ``nats`` reads (Prepared); numpy only."""
         ...
 
     def nats(self, batch: Any, dtype: torch.dtype) -> Tensor:

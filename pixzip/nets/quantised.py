@@ -34,7 +34,7 @@ from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.fused import clear_cut, integer_gates, integer_softmax_nats
 from pixzip.nets.layers import CONV_TAPS, IS_TAPS, SS_TAPS, ConvBlock, Linear, RowLstm, gather_taps
 from pixzip.nets.tables import Tables
-from pixzip.nets.trunk import Nats, TrunkModel
+from pixzip.nets.trunk import HEAD_CHUNK, Nats, TrunkModel
 from pixzip.runtime import kernels
 
 GRADIENT = torch.bfloat16
@@ -377,5 +377,5 @@ def quantised_loss(model: TrunkModel, inputs: Tensor, errors: Tensor, e: Exponen
         q = HeadIntegers.of(p, model.basis, e.feature, e.heads[colour])
         seen = phi[:, : width * colour].contiguous()
         args = (stream, by_colour[:colour], seen, symbols[:, colour], p["w"], p["p"], p["b"], p["v"], p["c"])
-        nats.append(QuantisedHeadLoss.apply(*args, q, e, colour, 4096))
+        nats.append(QuantisedHeadLoss.apply(*args, q, e, colour, HEAD_CHUNK))
     return nats[0], nats[1], nats[2]

@@ -25,7 +25,7 @@ from pixzip.nets.layers import ConvBlock, Linear, RowLstm
 
 INPUT_SCALE = 1 / 32
 #: Positions that go through the heads at once.
-_HEAD_CHUNK = 2048
+HEAD_CHUNK = 2048
 #: Sums of -log p over the sub-pixels of a batch: of R, of G, of B.
 Nats = tuple[Tensor, Tensor, Tensor]
 
@@ -123,8 +123,8 @@ class HeadLosses(torch.autograd.Function):
         grads = [[torch.zeros(q.shape) for q in head] for head in heads]
         dx = torch.empty_like(x)
         totals = torch.zeros(len(heads), dtype=torch.float64)
-        for lo in range(0, x.shape[0], _HEAD_CHUNK):
-            s = slice(lo, lo + _HEAD_CHUNK)
+        for lo in range(0, x.shape[0], HEAD_CHUNK):
+            s = slice(lo, lo + HEAD_CHUNK)
             x_s, dx_s = x[s], dx[s]
             for colour, (w, p, b, v, c) in enumerate(cast):
                 dw, dp, db, dv, dc = grads[colour]

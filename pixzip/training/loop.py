@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from pixzip.training import integers
 from pixzip.training.checkpoint import LAST, Run, Setback, read_good, read_last, write_best, write_last
 from pixzip.training.config import Config, levels_of, to_tables, to_toml
 from pixzip.training.finish import finish
+from pixzip.training.memory import settled_objects
 from pixzip.training.processes import Processes
 from pixzip.training.report import Entry, Log, silent
 from pixzip.training.schedule import rate_at
 from pixzip.training.start import begin_from
-from pixzip.training.threads import Threads, shares
 from pixzip.training.watch import Watch
+from pixzip.training.workers import Outcome, Task, Workers, computed, shares, torch_threads, trained
 
 #: Pixels that validation works on at once.
 _VALIDATION_PX = 81920
@@ -53,14 +55,14 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
 @dataclass
 class Trainer:
-    """A run with what it works on: pictures, folder, processes, threads and log."""
+    """A run with what it works on: pictures, folder, processes, workers and log."""
 
     run: Run
     crops: RandomCrops
     held_out: Pixels
     folder: Path
     processes: Processes
-    threads: Threads = field(default_factory=Threads)
+    workers: Workers = field(default_factory=Workers)
     log: Log | None = None
     recent: list[float] = field(default_factory=list)
     stopped: Callable[[], int] = lambda: 0
@@ -77,48 +79,47 @@ class Trainer:
 
     # -------------------------------------------------------------------- one step
 
-    def parts(self, step: int) -> list[list[Any]]:
-        """This process's share of a step's batch, prepared: what gradients are accumulated over, for each thread."""
+    def parts(self, step: int) -> list[list[Pixels]]:
+        """This process's share of a step's crops: what gradients are accumulated over, for each worker."""
         settings = self.run.config.training
         count = settings.batch // (self.processes.world * settings.accumulate)
         first = self.processes.rank * count * settings.accumulate
-        attempt, prepare = len(self.run.setbacks), self.run.network.prepare
+        attempt, each = len(self.run.setbacks), shares(count, self.workers.count)
         starts = range(first, first + count * settings.accumulate, count)
-        each = shares(count, self.threads.count)
-        return [
-            [prepare(self.crops.batch(attempt, step, range(i + own.start, i + own.stop))) for own in each]
-            for i in starts
-        ]
+        return [[self.crops.batch(attempt, step, range(i + own.start, i + own.stop)) for own in each] for i in starts]
 
-    def nats(self, batch: Any) -> Tensor:
-        """Of a batch, in the phase that the run is in."""
-        if self.run.exponents is not None:
-            return integers.integer_nats(self.run.network, batch, self.run.exponents)
-        return self._float_nats(batch, getattr(torch, self.run.config.training.precision))
+    def computed(self, task: Task) -> Outcome:
+        """A task's outcome, in this process."""
+        return computed(self.run.network, task, self._float_nats)
 
-    def gradients(self, parts: list[list[Any]]) -> float:
+    def gradients(self, parts: list[list[Pixels]]) -> float:
         """Put the gradients of the whole batch, over all processes, in place; returns its bits/dim."""
-        parameters = [p for p in self.run.network.parameters() if p.requires_grad]
+        parameters, precision = trained(self.run.network), self.run.config.training.precision
         for p in parameters:
             p.grad = None
-        sub_pixels = sum(batch.sub_pixels for part in parts for batch in part) * self.processes.world
-
-        def of(batch: Any) -> tuple[float, tuple[Tensor | None, ...]]:
-            mean = self.nats(batch) / sub_pixels
-            return mean.item(), torch.autograd.grad(mean, parameters, allow_unused=True)
-
+        sub_pixels = sum(crops.size for part in parts for crops in part) * self.processes.world
         loss = 0.0
         for part in parts:
-            for mean, gradients in self.threads.map(of, part):
+            tasks = [Task(crops, precision, self.run.exponents, sub_pixels) for crops in part]
+            for mean, gradients in self.workers.map(self.computed, self.run.network, tasks):
                 loss += mean
                 for p, gradient in zip(parameters, gradients, strict=True):
                     if gradient is not None:
                         p.grad = gradient.clone() if p.grad is None else p.grad.add_(gradient)  # two may share one
+        self.note_lost()
         (total,) = self.processes.sum([loss])
         self.processes.sum_gradients(parameters)
         return total / math.log(2)
 
-    def step(self, parts: list[list[Any]]) -> str | None:
+    def note_lost(self) -> None:
+        """Say which workers have ended since the last step."""
+        for code in self.workers.lost:
+            if self.log is not None:
+                how = "was killed" if code < 0 else f"ended with code {code}"
+                self.log.event(self.run.done, f"a process that shared the batch {how}: its part is computed here")
+        self.workers.lost.clear()
+
+    def step(self, parts: list[list[Pixels]]) -> str | None:
         """One optimiser step; returns what is wrong where the loss says so, and leaves the weights as they were."""
         run, settings = self.run, self.run.config.training
         bits = self.gradients(parts)
@@ -153,18 +154,14 @@ class Trainer:
         run = self.run
         count = max(1, _VALIDATION_PX // (crops.shape[1] * crops.shape[2]))
         starts = range(0, len(crops), count)[self.processes.rank :: self.processes.world]
-
-        @torch.no_grad()
-        def of(start: int) -> tuple[float, float]:
-            batch = run.network.prepare(crops[start : start + count])
-            if not integer:
-                return run.network.nats(batch, torch.float32).item(), batch.sub_pixels
-            assert run.exponents is not None
-            return integers.integer_nats(run.network, batch, run.exponents).item(), batch.sub_pixels
-
+        exponents, at_once = run.exponents if integer else None, self.workers.count
+        tasks = [Task(crops[start : start + count], "float32", exponents) for start in starts]
+        found: list[Outcome] = []
         with run.average.in_place(run.network) if run.average is not None else nullcontext():
-            found = self.threads.map(of, starts)
-        nats, sub_pixels = self.processes.sum([math.fsum(column) for column in zip(*found, strict=True)] or [0.0, 0.0])
+            for i in range(0, len(tasks), at_once):
+                found += self.workers.map(partial(computed, run.network), run.network, tasks[i : i + at_once])
+        sums = math.fsum(outcome.nats for outcome in found), sum(task.crops.size for task in tasks)
+        nats, sub_pixels = self.processes.sum(list(sums))
         return nats / sub_pixels / math.log(2)
 
     def begin_integers(self) -> None:
@@ -173,7 +170,7 @@ class Trainer:
         if run.average is not None:
             run.average.become_weights(run.network)
         sample = run.network.prepare(integers.calibration_crops(self.crops))
-        with self.threads.outside(self.cores):
+        with torch_threads(self.cores):
             run.exponents = self.processes.agreed(integers.calibrate(run.network, sample))
         run.watch, run.best = Watch(), math.inf
 
@@ -219,7 +216,7 @@ class Trainer:
 
     def go(self) -> int:
         """Train to the end, or until a signal: its number is returned, the state saved."""
-        with self.threads.outside(1):
+        with torch_threads(self.workers.inside), settled_objects():
             while self.run.done < self.run.config.training.all_steps:
                 trouble, number = self._until_trouble()
                 if number:
@@ -316,8 +313,8 @@ def train(
     say(f"{len(pictures)} training pictures, {len(held_out)} validation crops of {len(validation)} pictures")
     by_torch = device == "cuda" or config.training.compile  # one batch, and threads inside each operation
     crops_at_once = config.training.batch // (processes.world * config.training.accumulate)
-    threads = Threads() if by_torch else Threads.sharing(crops_at_once)
-    trainer = Trainer(run, crops, held_out, folder, processes, threads)
+    workers = Workers() if by_torch else Workers.sharing(crops_at_once)
+    trainer = Trainer(run, crops, held_out, folder, processes, workers)
     if processes.leads:
         _make_folder(folder)
     if trainer.resume(allow_changes=allow_changes):
@@ -329,7 +326,7 @@ def train(
         with staged(folder / "config.toml", to_toml(to_tables(config)).encode(), force=True):
             pass
         trainer.log = Log(folder, config.training.all_steps, run.done, pixels, say, board() if board else None)
-    with stop_signals() as stopped, closing(trainer.log) if trainer.log else nullcontext():
+    with stop_signals() as stopped, closing(trainer.log) if trainer.log else nullcontext(), workers:
         trainer.stopped = stopped
         if number := trainer.go():
             say(f"stopped after step {run.done}, saved; the same command goes on")
