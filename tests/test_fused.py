@@ -76,7 +76,7 @@ def test_softmax_equals_torch(scale: float) -> None:
     d_bias, reference = torch.zeros(256), torch.zeros(256)
     nats, d_logits = fused.softmax_nats(logits.bfloat16(), bias, symbols, d_bias)
     expected, d_expected = fused.softmax_nats(logits.clone(), bias, symbols, reference)
-    assert nats == pytest.approx(expected, rel=1e-6)
+    assert nats == pytest.approx(float(expected), rel=1e-6)
     torch.testing.assert_close(d_logits.float(), d_expected, atol=2**-12, rtol=2**-8)
     torch.testing.assert_close(d_bias, reference, atol=1e-4, rtol=1e-5)
 
@@ -135,7 +135,7 @@ def test_softmax_of_integer_logits_equals_torch() -> None:
     symbols, d_bias, reference = torch.arange(40), torch.zeros(256), torch.zeros(256)
     nats, d_logits = fused.integer_softmax_nats(logits, 2.0**-6, symbols, d_bias)
     expected, d_expected = fused.softmax_nats(logits * 2.0**-6, torch.zeros(256), symbols, reference)
-    assert nats == pytest.approx(expected, rel=1e-6)
+    assert nats == pytest.approx(float(expected), rel=1e-6)
     torch.testing.assert_close(d_logits.float(), d_expected, atol=2**-12, rtol=2**-8)
     torch.testing.assert_close(d_bias, reference, atol=1e-4, rtol=1e-5)
 

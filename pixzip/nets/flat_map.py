@@ -64,9 +64,9 @@ class FlatMap:
         for first in range(0, self.h, count):
             yield first, min(first + count, self.h)
 
-    def empty(self, channels: int, dtype: torch.dtype) -> Tensor:
+    def empty(self, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """A matrix whose guard is zero and whose rows are not yet written."""
-        out = torch.empty(self.size, channels, dtype=dtype)
+        out = torch.empty(self.size, channels, dtype=dtype, device=device)
         out[: self.guard].zero_()
         return out
 
@@ -80,7 +80,7 @@ class FlatMap:
 
     def pack(self, maps: Tensor, dtype: torch.dtype) -> Tensor:
         """(n, h, w, channels) to a matrix."""
-        out = self.empty(maps.shape[-1], dtype)
+        out = self.empty(maps.shape[-1], dtype, maps.device)
         self.grid(out)[:, :, : self.w] = maps.permute(1, 0, 2, 3)
         self.zero_columns(out)
         return out

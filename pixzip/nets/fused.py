@@ -441,7 +441,7 @@ def lstm_rows_gradient(
     return row
 
 
-def softmax_nats(logits: Tensor, bias: Tensor, symbols: Tensor, d_bias: Tensor) -> tuple[float, Tensor]:
+def softmax_nats(logits: Tensor, bias: Tensor, symbols: Tensor, d_bias: Tensor) -> tuple[float | Tensor, Tensor]:
     """Sum of −log softmax at symbols (m,), and its gradient (m, 256) in the type of logits, whose sum d_bias takes.
 
     logits (m, 256) without their bias (256,) float32; they may be overwritten.
@@ -450,7 +450,7 @@ def softmax_nats(logits: Tensor, bias: Tensor, symbols: Tensor, d_bias: Tensor) 
         return _softmax_nats(bits(logits), bias.numpy(), symbols.numpy(), d_bias.numpy()), logits
     target = symbols[:, None]
     log_p = torch.log_softmax(logits.float() + bias, dim=1)
-    nats = -float(log_p.gather(1, target).sum(dtype=torch.float64))
+    nats = -log_p.gather(1, target).sum(dtype=torch.float64)
     gradient = log_p.exp_()
     gradient.scatter_add_(1, target, -torch.ones_like(target, dtype=gradient.dtype))
     d_bias += gradient.sum(0)

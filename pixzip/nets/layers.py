@@ -7,6 +7,7 @@ there. A bias is added by the pass that follows a product: torch would first fil
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,11 @@ IS_TAPS = ((0, -1), (0, 0))
 SS_TAPS = ((-1, -1), (-1, 0), (-1, 1))
 #: Where the positions stand that have one as a tap of CONV_TAPS.
 _AFTER = tuple((-dy, -dx) for dy, dx in CONV_TAPS)
+
+
+def zeros(device: torch.device, *shapes: Sequence[int]) -> list[Tensor]:
+    """float32 for sums."""
+    return [torch.zeros(tuple(shape), device=device) for shape in shapes]
 
 
 def gather_taps(m: FlatMap, x: Tensor, taps: tuple[tuple[int, int], ...], lo: int, hi: int) -> Tensor:
@@ -42,8 +48,8 @@ class ConvBlock(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, m: FlatMap) -> Tensor:
         """x (size, t); w1 (5t, k); w2 (k, t)."""
         w1c, w2c, b1, b2 = w1.to(x.dtype), w2.to(x.dtype), b1.detach(), b2.detach()
-        out = m.empty(x.shape[1], x.dtype)
-        hidden = m.empty(w1.shape[1], x.dtype)
+        out = m.empty(x.shape[1], x.dtype, x.device)
+        hidden = m.empty(w1.shape[1], x.dtype, x.device)
         for lo, hi in m.chunks():
             torch.mm(gather_taps(m, x, CONV_TAPS, lo, hi), w1c, out=hidden[lo:hi])
             torch.mm(rectify(hidden[lo:hi], b1), w2c, out=out[lo:hi])
@@ -66,10 +72,9 @@ class ConvBlock(torch.autograd.Function):
         by_tap = w1c.view(len(CONV_TAPS), t, k)
         back = by_tap.transpose(1, 2).reshape(-1, t)  # (taps * k, t)
         dx = torch.empty_like(grad)
-        d_hidden = torch.empty(m.size + m.guard, k, dtype=grad.dtype)
+        d_hidden = grad.new_empty(m.size + m.guard, k)
         d_hidden[m.size :].zero_()
-        dw1, dw2 = torch.zeros(t, len(CONV_TAPS) * k), torch.zeros(w2c.shape)
-        db1, db2 = torch.zeros(k), torch.zeros(t)
+        dw1, dw2, db1, db2 = zeros(x.device, (t, len(CONV_TAPS) * k), w2c.shape, (k,), (t,))
         for lo, hi in reversed(list(m.chunks())):
             d_out = grad[lo:hi]
             add_columns(d_out, db2)
@@ -90,9 +95,9 @@ class RowLstm(torch.autograd.Function):
         """x (size, t); w_is (2t, 4k); w_ss (3k, 4k); returns h (size, k), zero before the first row."""
         k = w_ss.shape[1] // 4
         w_is_c, w_ss_c, b = w_is.to(x.dtype), w_ss.to(x.dtype), b.detach()
-        gates = m.empty(4 * k, x.dtype)
-        h = m.empty(k, x.dtype)
-        cells = torch.empty(m.h + 1, m.row, k)
+        gates = m.empty(4 * k, x.dtype, x.device)
+        h = m.empty(k, x.dtype, x.device)
+        cells = torch.empty(m.h + 1, m.row, k, device=x.device)
         cells[0].zero_()
         row = lstm_rows(b, m.w, cells, h, gates)
         for first, last in m.row_groups():
@@ -113,11 +118,10 @@ class RowLstm(torch.autograd.Function):
         k = h.shape[1]
         dh = grad.clone()
         dx = torch.empty_like(x)
-        dc = torch.zeros(m.row, k)
-        dw_is, dw_ss, db = torch.zeros(w_is_c.shape), torch.zeros(w_ss_c.shape), torch.zeros(4 * k)
+        dc, dw_is, dw_ss, db = zeros(x.device, (m.row, k), w_is_c.shape, w_ss_c.shape, (4 * k,))
         row = lstm_rows_gradient(gates, m.w, cells, dh, dc, db)
         for first, last in reversed(list(m.row_groups())):
-            several = torch.empty((last - first) * m.row, 4 * k, dtype=x.dtype)
+            several = x.new_empty((last - first) * m.row, 4 * k)
             for y, d_gates in reversed(list(enumerate(several.split(m.row), first))):
                 lo = m.guard + y * m.row
                 row(d_gates, y, lo)
@@ -138,7 +142,7 @@ class Linear(torch.autograd.Function):
     def forward(ctx: Any, base: Tensor | None, x: Tensor, w: Tensor, b: Tensor, m: FlatMap) -> Tensor:
         """x (size, k); w (k, t); base and result (size, t)."""
         w_c, b = w.to(x.dtype), b.detach()
-        out = m.empty(w.shape[1], x.dtype)
+        out = m.empty(w.shape[1], x.dtype, x.device)
         for lo, hi in m.chunks():
             torch.mm(x[lo:hi], w_c, out=out[lo:hi])
             add_bias(out[lo:hi], b, None if base is None else base[lo:hi])
@@ -153,8 +157,8 @@ class Linear(torch.autograd.Function):
         x, w_c = ctx.saved_tensors
         m: FlatMap = ctx.m
         need_x = ctx.needs_input_grad[1]
-        dx = m.empty(x.shape[1], x.dtype) if need_x else None
-        dw, db = torch.zeros(w_c.shape), torch.zeros(w_c.shape[1])
+        dx = m.empty(x.shape[1], x.dtype, x.device) if need_x else None
+        dw, db = zeros(x.device, w_c.shape, (w_c.shape[1],))
         for lo, hi in m.chunks():
             dw += x[lo:hi].t() @ grad[lo:hi]
             add_columns(grad[lo:hi], db)

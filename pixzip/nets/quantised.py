@@ -215,7 +215,7 @@ class QuantisedRowLstm(RowLstm):
         addend = kernels.addend(q.b.numpy(), shift)
         a = to_int8(x, 2.0**e.a)
         h = torch.zeros(m.size, k, dtype=torch.int8)
-        gates = m.empty(4 * k, GRADIENT)
+        gates = m.empty(4 * k, GRADIENT, x.device)
         cells = torch.zeros(m.h + 1, m.row, k, dtype=torch.int32)
         for y in range(m.h):
             lo = m.guard + y * m.row

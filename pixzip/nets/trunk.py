@@ -21,11 +21,12 @@ from pixzip.frame import INPUTS, picture_errors, row_inputs
 from pixzip.model_file import MAX_BLOCKS, MAX_WIDTH
 from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.fused import rectify, rectify_gradient, softmax_nats
-from pixzip.nets.layers import ConvBlock, Linear, RowLstm
+from pixzip.nets.layers import ConvBlock, Linear, RowLstm, zeros
 
 INPUT_SCALE = 1 / 32
-#: Positions that go through the heads at once.
+#: Positions that go through a layer or a head at once: as many as a core's cache holds, elsewhere to save launches.
 HEAD_CHUNK = 2048
+_DEVICE_CHUNK = 1 << 16
 #: Sums of -log p over the sub-pixels of a batch: of R, of G, of B.
 Nats = tuple[Tensor, Tensor, Tensor]
 
@@ -120,11 +121,12 @@ class HeadLosses(torch.autograd.Function):
         dtype, heads = x.dtype, [parameters[i : i + 5] for i in range(0, len(parameters), 5)]
         seen = [phi[:, : p.shape[0]].contiguous() for _, p, *_ in heads]
         cast = [tuple(q.detach() if q.ndim == 1 else q.to(dtype) for q in head) for head in heads]
-        grads = [[torch.zeros(q.shape) for q in head] for head in heads]
+        grads = [zeros(x.device, *(q.shape for q in head)) for head in heads]
         dx = torch.empty_like(x)
-        totals = torch.zeros(len(heads), dtype=torch.float64)
-        for lo in range(0, x.shape[0], HEAD_CHUNK):
-            s = slice(lo, lo + HEAD_CHUNK)
+        totals = torch.zeros(len(heads), dtype=torch.float64, device=x.device)
+        chunk = HEAD_CHUNK if x.device.type == "cpu" else _DEVICE_CHUNK
+        for lo in range(0, x.shape[0], chunk):
+            s = slice(lo, lo + chunk)
             x_s, dx_s = x[s], dx[s]
             for colour, (w, p, b, v, c) in enumerate(cast):
                 dw, dp, db, dv, dc = grads[colour]
@@ -148,10 +150,17 @@ class HeadLosses(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         """Scale the gradients made in the forward pass, which are those of the sum. Raises ValueError for another."""
-        if not torch.allclose(grad, grad[0].expand_as(grad), rtol=0, atol=0, equal_nan=True):
-            raise ValueError(f"weights {grad.tolist()} of the colours' losses: must be equal")
-        dx, *grads = (g * float(grad[0]) for g in ctx.saved_tensors)
+        weight = _only(grad)
+        dx, *grads = (g * weight for g in ctx.saved_tensors)
         return dx, None, None, *grads
+
+
+def _only(weights: Tensor) -> float:
+    """The one weight of all colours' losses."""
+    first, *others = weights.tolist()
+    if any(weight != first and not weight != weight for weight in others):
+        raise ValueError(f"weights {[first, *others]} of the colours' losses: must be equal")
+    return float(first)
 
 
 class TrunkModel(nn.Module):
@@ -239,7 +248,9 @@ class TrunkModel(nn.Module):
     def loss(self, inputs: Tensor, errors: Tensor, dtype: torch.dtype = torch.bfloat16) -> Nats:
         """Nats of R, G and B, summed over a batch. inputs (n, h, w, INPUTS) int8; errors (n, h, w, 3) int16."""
         n, h, w, _ = inputs.shape
-        m = FlatMap(n, h, w)
+        device = self.w_in.device
+        inputs, errors = inputs.to(device), errors.to(device)
+        m = FlatMap(n, h, w) if device.type == "cpu" else FlatMap(n, h, w, _DEVICE_CHUNK)
         stream = m.unpack(self.stream(inputs, m, dtype)).reshape(-1, self.config.channels)
         e = errors.reshape(-1, 3).long()
         symbols = e & 255

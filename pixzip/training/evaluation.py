@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -136,8 +137,8 @@ def subject_of_run(run: Run, name: str) -> Subject:
     else:
         measures = {"float": summed(lambda batch: run.network.nats(batch, torch.float32))}
     if run.exponents is not None:
-        exponents = run.exponents
-        measures["quantised"] = summed(lambda batch: integers.integer_nats(run.network, batch, exponents))
+        exponents, network = run.exponents, copy.deepcopy(run.network).cpu()
+        measures["quantised"] = summed(lambda batch: integers.integer_nats(network, batch, exponents))
     return Subject(f"{name} (step {run.done})", planes, measures)
 
 

@@ -169,6 +169,7 @@ class Trainer:
         run = self.run
         if run.average is not None:
             run.average.become_weights(run.network)
+        run.network.cpu()  # from a GPU, where the integers are not
         sample = run.network.prepare(integers.calibration_crops(self.crops))
         with torch_threads(self.cores):
             run.exponents = self.processes.agreed(integers.calibrate(run.network, sample))
@@ -270,8 +271,11 @@ def check_config(config: Config, processes: Processes, device: str) -> None:
         )
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("--device cuda: torch finds no such device")
-    if device == "cuda" and config.architecture == "trunk":
-        raise TrainingError("--device cuda: the trunk trains on the CPU only")
+    if device == "cuda" and settings.quantised_steps:
+        raise TrainingError(
+            "--device cuda: the phase on the integers runs on the CPU; set training.quantised_steps to 0 here, "
+            f"and begin it there with this run's {LAST} (--init, training.steps 0)"
+        )
 
 
 def train(
