@@ -128,7 +128,7 @@ class Workers:
         found = {i: here(task) for i, task in enumerate(tasks) if i not in busy}
         if len(tasks) > 1 and not self._others:
             self._alone_s += time.monotonic() - start
-            if self._alone_s > self._patience_s:
+            if self._alone_s > self._patience_s and sys.executable:
                 self._others = [_Worker(network, self.inside) for _ in range(self.count - 1)]
         found |= {i: worker.outcome() or here(tasks[i]) for i, worker in busy.items()}
         if gone := [worker.end() for worker in self._others if not worker.alive()]:
@@ -235,7 +235,7 @@ def work() -> None:
     network, inside = pickle.load(given)
     torch.set_num_threads(inside)
     outcome: Any = None
-    with suppress(EOFError, OSError), settled_objects():  # until the first process has ended
+    with suppress(EOFError, OSError, pickle.UnpicklingError), settled_objects():  # until the first process has ended
         while True:
             pickle.dump(outcome, back, pickle.HIGHEST_PROTOCOL)
             back.flush()
