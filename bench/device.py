@@ -121,6 +121,8 @@ def main(
         np.ascontiguousarray(as_planes(found[i][:crop, :crop], 3).transpose(2, 0, 1))[None]
         for i in range(min(first or len(found), len(found)))
     ]
+    if naive and len({planes.shape for planes in pictures}) > 1:
+        raise click.UsageError("--naive is for pictures of equal size: --crop cuts them")
     if pack:
         pictures = [np.concatenate(pictures)]
     where = torch.cuda.get_device_name() if engine == "cuda" else "torch's CPU device"

@@ -56,7 +56,7 @@ def todays_loop(sizes: dict[str, Any], threads: int) -> Any:
     from pixzip.training.checkpoint import Run
     from pixzip.training.config import Config, TrainingSettings
     from pixzip.training.loop import Trainer
-    from pixzip.training.memory import keep_memory
+    from pixzip.training.memory import keep_memory, settled_objects
     from pixzip.training.processes import Processes
     from pixzip.training.workers import Workers
 
@@ -71,8 +71,9 @@ def todays_loop(sizes: dict[str, Any], threads: int) -> Any:
 
     def run(steps: int) -> list[float]:
         made.recent.clear()
-        for parts in islice(feed, steps):
-            assert made.step(parts) is None
+        with settled_objects():
+            for parts in islice(feed, steps):
+                assert made.step(parts) is None
         return list(made.recent)
 
     return run

@@ -59,8 +59,8 @@ def trained(config: Any, steps: int = 60) -> Any:
     optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3)
     crops = photo_crops(config.pictures, 64, 12, seed=2)
     for step in range(steps):
-        batch = network.prepare(crops[8 * (step % 8) : 8 * (step % 8) + 8])
-        loss = network.nats(batch, torch.float32) / batch.sub_pixels
+        some = crops[8 * (step % 8) : 8 * (step % 8) + 8]
+        loss = network.nats(network.prepare(some), torch.float32) / some.size
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -404,11 +404,12 @@ def test_a_short_training_reduces_the_loss_and_moves_every_parameter(config: Any
     pictures = getattr(config, "large", config).pictures
     network = build(config, seed=1)
     start = {name: p.detach().clone() for name, p in network.named_parameters()}
-    batch = network.prepare(stripes(pictures, 8))
+    crops = stripes(pictures, 8)
+    batch = network.prepare(crops)
     optimiser = torch.optim.RMSprop(network.parameters(), lr=2e-3)
     losses = []
     for _ in range(25):
-        loss = network.nats(batch, torch.bfloat16) / batch.sub_pixels
+        loss = network.nats(batch, torch.bfloat16) / crops.size
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

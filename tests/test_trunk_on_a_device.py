@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils._pytree import tree_flatten  # noqa: E402
 from pixzip.data.settings import DataSettings  # noqa: E402
 from pixzip.errors import TrainingError  # noqa: E402
 from pixzip.frame import INPUTS  # noqa: E402
-from pixzip.nets import layers, trunk  # noqa: E402
+from pixzip.nets import fused, layers, trunk  # noqa: E402
 from pixzip.nets.trunk import Batch, TrunkConfig, TrunkModel  # noqa: E402
 from pixzip.training.config import Config, TrainingSettings  # noqa: E402
 from pixzip.training.loop import check_config  # noqa: E402
@@ -66,3 +67,40 @@ def test_a_tensor_that_is_left_on_the_cpu_is_found(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(layers, "zeros", lambda device, *shapes: [torch.zeros(tuple(shape)) for shape in shapes])
     with pytest.raises(RuntimeError, match=r"aten::.* on \['cpu', 'meta'\]"):
         _gradients("meta")
+
+
+@pytest.mark.parametrize("weights", [(1, 2, 1), (1, math.nan, math.nan), (math.nan, 1, 1)])
+def test_weights_of_the_losses_that_differ_are_refused(weights: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="must be equal"):
+        trunk._only(torch.tensor(weights))
+    assert trunk._only(torch.tensor((2.0, 2.0, 2.0))) == 2
+    assert math.isnan(trunk._only(torch.tensor((math.nan, math.nan, math.nan))))
+
+
+def test_the_operations_of_another_device_give_the_gradients_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16; as near to those of float32 as the fused passes are."""
+    network = TrunkModel(TrunkConfig(16, 24, 8, 16, "clc"))
+    rng = np.random.default_rng(0)
+    walk = rng.normal(0, 2, (2, 12, 14, 3)).cumsum(axis=1).cumsum(axis=2) / 3 + 128
+    batch = network.prepare(np.clip(walk, 0, 255).astype(np.uint8))
+
+    def made(dtype: torch.dtype) -> tuple[float, list[torch.Tensor]]:
+        nats = network.nats(batch, dtype)
+        return nats.item(), list(torch.autograd.grad(nats, list(network.parameters())))
+
+    exact, here = made(torch.float32), made(torch.bfloat16)
+    monkeypatch.setattr(fused, "_on_cpu", lambda tensor: False)
+    there = made(torch.bfloat16)
+    assert there[0] == pytest.approx(here[0], rel=1e-3) == exact[0]
+    for wanted, one, other in zip(exact[1], here[1], there[1], strict=True):
+        if wanted.numel():
+            scale = wanted.abs().max() + 1e-3
+            assert (other - wanted).abs().max() / scale < 2 * (one - wanted).abs().max() / scale + 0.01
+
+
+def test_without_gradients_the_nats_are_the_same() -> None:
+    network = TrunkModel(TrunkConfig(16, 24, 8, 16, "clc"))
+    batch = network.prepare(np.random.default_rng(0).integers(0, 256, (2, 9, 9, 3)).astype(np.uint8))
+    with torch.no_grad():
+        alone = network.nats(batch, torch.bfloat16)
+    assert alone == network.nats(batch, torch.bfloat16)

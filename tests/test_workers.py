@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pixzip.data.cache import pictures_of  # noqa: E402
 from pixzip.data.crops import RandomCrops  # noqa: E402
 from pixzip.data.settings import DataSettings  # noqa: E402
 from pixzip.errors import TrainingError  # noqa: E402
+from pixzip.nets.network import build  # noqa: E402
 from pixzip.nets.pixelcnn import PixelCnnConfig  # noqa: E402
 from pixzip.nets.trunk import TrunkConfig  # noqa: E402
 from pixzip.training import loop  # noqa: E402
@@ -32,6 +34,8 @@ from pixzip.training.report import Log  # noqa: E402
 from pixzip.training.workers import Task, Workers, _Worker, computed, shares  # noqa: E402
 
 TRUNK = TrunkConfig(16, 16, 8, 16, "cl")
+#: Tests that stop and kill processes, and look for what is left of them.
+needs_signals = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc and POSIX signals")
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +111,7 @@ def test_workers_follow_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert not torch.equal(found[1], gradients_by(made, workers)[1])
 
 
+@needs_signals
 def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> None:
     made = trainer(tmp_path)
     made.log = Log(tmp_path, 8, 0, 1, lambda line: None, None)
@@ -124,11 +129,13 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> None:
             assert torch.equal(found[1], wanted[1])
             assert workers._others == workers.lost == []
             lines = (tmp_path / "log.csv").read_text().splitlines()
-            assert lines[-1].endswith("a process that shared the batch was killed: its part is computed here")
+            said = "a process that shares the batch was killed by signal 9; for now this one does its part"
+            assert lines[-1].endswith(said)
         assert len(lines) == 3
         workers._patience_s = 0.0
 
 
+@needs_signals
 def test_what_a_worker_raises_is_raised_here(tmp_path: Path) -> None:
     made = trainer(tmp_path)
     gray = np.zeros((1, 16, 16, 1), np.uint8)
@@ -141,6 +148,7 @@ def test_what_a_worker_raises_is_raised_here(tmp_path: Path) -> None:
         assert [process.returncode for process in processes] == [-signal.SIGKILL]
 
 
+@needs_signals
 def test_workers_end_with_the_process_that_started_them() -> None:
     """However that ends."""
     code = """
@@ -171,6 +179,50 @@ def _is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("fault", [BlockingIOError(11, "Resource temporarily unavailable"), RuntimeError("no thread")])
+def test_workers_that_cannot_be_started_are_done_without(
+    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of three: the first is ended, too."""
+    made, first = trainer(tmp_path), []
+    wanted = gradients_by(made, Workers(3, 1))
+
+    class Failing(_Worker):
+        def __init__(self, network: object, inside: int) -> None:
+            if first:
+                raise fault
+            super().__init__(network, inside)
+            first.append(self._process)
+
+    monkeypatch.setattr("pixzip.training.workers._Worker", Failing)
+    with Workers(3, 1, patience_s=0) as failing:
+        for _ in range(2):
+            found = gradients_by(made, failing)
+            assert torch.equal(found[1], wanted[1])
+            assert failing._others == failing.lost == []
+        assert [process.poll() is None for process in first] == [False]
+
+
+def test_a_worker_that_dies_as_it_starts_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trainer(tmp_path)
+    monkeypatch.setattr(sys, "path", [])  # nothing to import
+    said: list[str] = []
+    made.log = Log(tmp_path, 8, 0, 1, said.append, None)
+    with Workers(2, 1, patience_s=0) as alone:
+        until = time.monotonic() + 60
+        while not said:
+            gradients_by(made, alone)
+            assert time.monotonic() < until
+    assert said == ["a process that shares the batch ended with code 1; for now this one does its part"]
+
+
+def test_a_worker_whose_first_task_is_cut_off_ends_in_silence() -> None:
+    code = "from pixzip.training.workers import work; work()"
+    network = pickle.dumps((build(TRUNK), 1))
+    done = subprocess.run([sys.executable, "-c", code], input=network[: len(network) // 2], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_a_worker_that_computes_another_s_crops_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

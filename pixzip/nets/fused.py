@@ -479,7 +479,7 @@ def integer_gates(
 def add_taps(into: Tensor, first: int, grad: Tensor, offsets: tuple[int, ...]) -> None:
     """Add part j of grad (m, taps * c) to rows first + offsets[j], ... of into (size, c), for every tap j, in place.
 
-    Offsets may overlap; rows between them are left as they are. In bfloat16 a sum over taps is rounded once.
+    Offsets may overlap; rows between them are left as they are. On a CPU a sum over taps is rounded to bfloat16 once.
     """
     if _on_cpu(grad) and into.is_contiguous() and grad.is_contiguous():
         _add_taps(bits(into), first, bits(grad), np.array(offsets))
@@ -502,7 +502,7 @@ def rectify_gradient(gradient: Tensor, output: Tensor, d_bias: Tensor) -> Tensor
         _rectify_gradient(bits(gradient), bits(output), d_bias.numpy())
         return gradient
     gradient.masked_fill_(output == 0, 0)
-    d_bias += gradient.sum(0)
+    d_bias += gradient.sum(0, dtype=torch.float32)
     return gradient
 
 
@@ -511,7 +511,7 @@ def add_columns(part: Tensor, sums: Tensor) -> None:
     if _on_cpu(part):
         _add_columns(bits(part), sums.numpy())
     else:
-        sums += part.sum(0)
+        sums += part.sum(0, dtype=torch.float32)
 
 
 def add_bias(out: Tensor, bias: Tensor, base: Tensor | None) -> None:

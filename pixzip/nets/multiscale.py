@@ -62,11 +62,6 @@ class MultiScaleBatch:
     large: PixelBatch
     unknown: NDArray[np.bool_]
 
-    @property
-    def sub_pixels(self) -> int:
-        """Sub-pixels of the whole pictures; each is coded once, in the small picture or after it."""
-        return self.large.sub_pixels
-
 
 def picked(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     """(n, h, w, planes) → (n, ceil(h / factor), ceil(w / factor), planes): the pixels (y * factor, x * factor)."""

@@ -17,22 +17,13 @@ from pixzip.nets.row_lstm import RowLstm, RowLstmConfig
 from pixzip.nets.trunk import TrunkConfig, TrunkModel
 
 
-class Prepared(Protocol):
-    """A batch in the form one kind of network reads, made by its ``prepare``."""
-
-    @property
-    def sub_pixels(self) -> int:
-        """Sub-pixels of the pictures: what bits/dim are divided by."""
-        ...
-
-
 class Network(Protocol):
     """A trainable PixelRNN. Implementations are ``torch.nn.Module``; their configuration is a frozen dataclass."""
 
     config: Any
 
     def prepare(self, crops: NDArray[np.uint8]) -> Any:
-        """(n, h, w, planes) pixels → what ``nats`` reads (Prepared); numpy only."""
+        """(n, h, w, planes) pixels → what ``nats`` reads; numpy only, so that a data thread can run it."""
         ...
 
     def nats(self, batch: Any, dtype: torch.dtype) -> Tensor:

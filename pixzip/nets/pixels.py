@@ -48,11 +48,6 @@ class PixelBatch:
     symbols: NDArray[np.uint8]
     predictions: NDArray[np.uint8]
 
-    @property
-    def sub_pixels(self) -> int:
-        """Sub-pixels of the crops."""
-        return self.symbols.size
-
 
 def coding_errors(crops: NDArray[np.uint8]) -> NDArray[np.int16]:
     """(n, h, w, planes) pixels → value - prediction of every sub-pixel, same shape."""

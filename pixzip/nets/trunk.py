@@ -24,8 +24,9 @@ from pixzip.nets.fused import rectify, rectify_gradient, softmax_nats
 from pixzip.nets.layers import ConvBlock, Linear, RowLstm, zeros
 
 INPUT_SCALE = 1 / 32
-#: Positions that go through a layer or a head at once: as many as a core's cache holds, elsewhere to save launches.
+#: Positions that go through a head at once on a CPU, whose caches hold so many.
 HEAD_CHUNK = 2048
+#: Positions that go through a layer or a head at once on another device, where every operation is a launch.
 _DEVICE_CHUNK = 1 << 16
 #: Sums of -log p over the sub-pixels of a batch: of R, of G, of B.
 Nats = tuple[Tensor, Tensor, Tensor]
@@ -64,11 +65,6 @@ class Batch:
 
     inputs: NDArray[np.int8]
     errors: NDArray[np.int16]
-
-    @property
-    def sub_pixels(self) -> int:
-        """Of all crops."""
-        return self.errors.size
 
 
 def prepare(crops: NDArray[np.uint8]) -> Batch:
@@ -113,8 +109,10 @@ class HeadLosses(torch.autograd.Function):
     """Sums over positions of -log softmax at the true symbols, by colour; gradients are made in the forward pass."""
 
     @staticmethod
-    def forward(ctx, x, phi, symbols, *parameters):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, phi, symbols, wanted, *parameters):  # type: ignore[no-untyped-def]
         """x (m, t); phi (m, j), of which colour c sees the first columns; symbols (m, 3); returns (3,) float64.
+
+        wanted: whether gradients are.
 
         Parameters of R, of G, of B: w (t, h); p (columns seen, h); b (h,); v (h, 256); c (256,).
         """
@@ -136,6 +134,8 @@ class HeadLosses(torch.autograd.Function):
                 rectify(hidden, b)
                 nats, d_logits = softmax_nats(hidden @ v, c, symbols[s, colour], dc)
                 totals[colour] += nats
+                if not wanted:
+                    continue
                 dv += hidden.t() @ d_logits
                 d_hidden = rectify_gradient(d_logits @ v.t(), hidden, db)
                 dw += x_s.t() @ d_hidden
@@ -152,13 +152,13 @@ class HeadLosses(torch.autograd.Function):
         """Scale the gradients made in the forward pass, which are those of the sum. Raises ValueError for another."""
         weight = _only(grad)
         dx, *grads = (g * weight for g in ctx.saved_tensors)
-        return dx, None, None, *grads
+        return dx, None, None, None, *grads
 
 
 def _only(weights: Tensor) -> float:
     """The one weight of all colours' losses."""
     first, *others = weights.tolist()
-    if any(weight != first and not weight != weight for weight in others):
+    if any(weight != first and not math.isnan(weight) * math.isnan(first) for weight in others):
         raise ValueError(f"weights {[first, *others]} of the colours' losses: must be equal")
     return float(first)
 
@@ -258,5 +258,5 @@ class TrunkModel(nn.Module):
         basis = self.basis.to(dtype)
         phi = torch.cat([basis[known[:, 0]], basis[known[:, 1]]], dim=1)
         parameters = [p[name] for p in self.head_parts() for name in ("w", "p", "b", "v", "c")]
-        nats = HeadLosses.apply(stream, phi, symbols, *parameters)
+        nats = HeadLosses.apply(stream, phi, symbols, torch.is_grad_enabled(), *parameters)
         return nats[0], nats[1], nats[2]

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -53,6 +53,13 @@ def stop_signals() -> Iterator[Callable[[], int]]:
             signal.signal(s, handler)
 
 
+class Share(NamedTuple):
+    """Crops (n, h, w, planes) of a step, and their batch where this process has prepared it."""
+
+    crops: Pixels
+    batch: Any
+
+
 @dataclass
 class Trainer:
     """A run with what it works on: pictures, folder, processes, workers and log."""
@@ -79,28 +86,34 @@ class Trainer:
 
     # -------------------------------------------------------------------- one step
 
-    def parts(self, step: int) -> list[list[Pixels]]:
-        """This process's share of a step's crops: what gradients are accumulated over, for each worker."""
-        settings = self.run.config.training
+    def parts(self, step: int) -> list[list[Share]]:
+        """This process's part of a step's crops: what gradients are accumulated over, shared by the workers.
+
+        Of each share list the first is this process's own and prepared; the workers prepare theirs.
+        """
+        settings, prepare = self.run.config.training, self.run.network.prepare
         count = settings.batch // (self.processes.world * settings.accumulate)
         first = self.processes.rank * count * settings.accumulate
         attempt, each = len(self.run.setbacks), shares(count, self.workers.count)
-        starts = range(first, first + count * settings.accumulate, count)
-        return [[self.crops.batch(attempt, step, range(i + own.start, i + own.stop)) for own in each] for i in starts]
+        made = []
+        for i in range(first, first + count * settings.accumulate, count):
+            crops = [self.crops.batch(attempt, step, range(i + own.start, i + own.stop)) for own in each]
+            made.append([Share(own, None if j else prepare(own)) for j, own in enumerate(crops)])
+        return made
 
     def computed(self, task: Task) -> Outcome:
         """A task's outcome, in this process."""
         return computed(self.run.network, task, self._float_nats)
 
-    def gradients(self, parts: list[list[Pixels]]) -> float:
+    def gradients(self, parts: list[list[Share]]) -> float:
         """Put the gradients of the whole batch, over all processes, in place; returns its bits/dim."""
         parameters, precision = trained(self.run.network), self.run.config.training.precision
         for p in parameters:
             p.grad = None
-        sub_pixels = sum(crops.size for part in parts for crops in part) * self.processes.world
+        sub_pixels = sum(share.crops.size for part in parts for share in part) * self.processes.world
         loss = 0.0
         for part in parts:
-            tasks = [Task(crops, precision, self.run.exponents, sub_pixels) for crops in part]
+            tasks = [Task(share.crops, precision, self.run.exponents, sub_pixels, share.batch) for share in part]
             for mean, gradients in self.workers.map(self.computed, self.run.network, tasks):
                 loss += mean
                 for p, gradient in zip(parameters, gradients, strict=True):
@@ -112,14 +125,13 @@ class Trainer:
         return total / math.log(2)
 
     def note_lost(self) -> None:
-        """Say which workers have ended since the last step."""
-        for code in self.workers.lost:
+        """Say which workers have ended since it was last asked."""
+        for how in self.workers.lost:
             if self.log is not None:
-                how = "was killed" if code < 0 else f"ended with code {code}"
-                self.log.event(self.run.done, f"a process that shared the batch {how}: its part is computed here")
+                self.log.event(self.run.done, f"a process that shares the batch {how}; for now this one does its part")
         self.workers.lost.clear()
 
-    def step(self, parts: list[list[Pixels]]) -> str | None:
+    def step(self, parts: list[list[Share]]) -> str | None:
         """One optimiser step; returns what is wrong where the loss says so, and leaves the weights as they were."""
         run, settings = self.run, self.run.config.training
         bits = self.gradients(parts)
@@ -157,9 +169,11 @@ class Trainer:
         exponents, at_once = run.exponents if integer else None, self.workers.count
         tasks = [Task(crops[start : start + count], "float32", exponents) for start in starts]
         found: list[Outcome] = []
-        with run.average.in_place(run.network) if run.average is not None else nullcontext():
+        weights = run.average.in_place(run.network) if run.average is not None else nullcontext()
+        with weights, torch_threads(self.workers.inside):
             for i in range(0, len(tasks), at_once):
                 found += self.workers.map(partial(computed, run.network), run.network, tasks[i : i + at_once])
+        self.note_lost()
         sums = math.fsum(outcome.nats for outcome in found), sum(task.crops.size for task in tasks)
         nats, sub_pixels = self.processes.sum(list(sums))
         return nats / sub_pixels / math.log(2)
@@ -271,7 +285,7 @@ def check_config(config: Config, processes: Processes, device: str) -> None:
         )
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("--device cuda: torch finds no such device")
-    if device == "cuda" and settings.quantised_steps:
+    if device == "cuda" and settings.quantised_steps and config.architecture == "trunk":
         raise TrainingError(
             "--device cuda: the phase on the integers runs on the CPU; set training.quantised_steps to 0 here, "
             f"and begin it there with this run's {LAST} (--init, training.steps 0)"

@@ -2,8 +2,7 @@
 
 Every process has some of the crops and computes their gradients alone; they meet once a step. Threads inside every
 operation would meet at the end of each, and the passes of pixzip.nets.fused would have one thread while the other
-waits. Threads with crops of their own would wait for Python's lock between the operations: two of them take 12 to 18 %
-longer over a step than two processes do.
+waits. Threads with crops of their own would wait for Python's lock between the operations (docs/training.md).
 
 A worker is handed the weights with every task and keeps nothing from one to the next, so what it computes this process
 computes too, to the bit: it does until the workers are there, and a run depends on their number only in how its batches
@@ -35,7 +34,7 @@ from pixzip.training.memory import keep_memory, settled_objects
 
 #: Crops of a process at least: the products of fewer are small.
 _LEAST_CROPS = 3
-#: What workers would have done for so long is worth their start, which takes about as long.
+#: Work of so long that others would have done is worth their start, which takes about as long.
 _PATIENCE_S = 3.0
 #: What a process takes to end whose pipes are closed.
 _DYING_S = 1.0
@@ -48,13 +47,14 @@ class Task:
     """Crops (n, h, w, planes), and what is wanted of them.
 
     Of the float network in a precision, or of its integers where there are exponents: the nats, and where
-    ``sub_pixels`` is not 0 the nats and their gradients divided by it.
+    ``sub_pixels`` is not 0 the nats and their gradients divided by it. ``batch``: the crops prepared, where they are.
     """
 
     crops: Pixels
     precision: str
     exponents: Exponents | None = None
     sub_pixels: int = 0
+    batch: Any = None
 
 
 class Outcome(NamedTuple):
@@ -66,7 +66,7 @@ class Outcome(NamedTuple):
 
 def computed(network: Any, task: Task, float_nats: Callable[[Any, torch.dtype], Tensor] | None = None) -> Outcome:
     """The outcome of a task. ``float_nats``: what stands for network.nats."""
-    batch = network.prepare(task.crops)
+    batch = network.prepare(task.crops) if task.batch is None else task.batch
     with torch.set_grad_enabled(task.sub_pixels > 0):
         if task.exponents is not None:
             nats = integers.integer_nats(network, batch, task.exponents)
@@ -86,14 +86,14 @@ def trained(network: Any) -> list[nn.Parameter]:
 class Workers:
     """This process and ``count`` - 1 more, in each of which torch has ``inside`` threads (0: as now).
 
-    The others are started when this one has worked for them for ``patience_s`` seconds. One that ends, killed for its
-    memory perhaps, is noted in ``lost`` by its exit code; this process does its work, and starts others the later the
-    more often that happens.
+    The others are started when this one has done their work for ``patience_s`` seconds. One that ends, killed for its
+    memory perhaps, or cannot be started is noted in ``lost``: how it ended. This process then does the others' work
+    again, and starts them the later the more often that happens.
     """
 
     def __init__(self, count: int = 1, inside: int = 0, patience_s: float = _PATIENCE_S) -> None:
         self.count, self.inside = count, inside or torch.get_num_threads()
-        self.lost: list[int] = []
+        self.lost: list[str] = []
         self._patience_s, self._alone_s = patience_s, 0.0
         self._others: list[_Worker] = []
 
@@ -121,21 +121,32 @@ class Workers:
             raise
 
     def _map(self, here: Callable[[Task], Outcome], network: Any, tasks: Sequence[Task]) -> list[Outcome]:
-        start = time.monotonic()
         weights = [p.detach().numpy() for p in network.parameters()] if self._others else []
         free = [worker for worker in self._others if worker.ready()]
         busy = {i: worker for i, worker in enumerate(free[: len(tasks) - 1], 1) if worker.give(weights, tasks[i])}
-        found = {i: here(task) for i, task in enumerate(tasks) if i not in busy}
-        if len(tasks) > 1 and not self._others:
-            self._alone_s += time.monotonic() - start
-            if self._alone_s > self._patience_s and sys.executable:
-                self._others = [_Worker(network, self.inside) for _ in range(self.count - 1)]
+        found = {0: here(tasks[0])}
+        start = time.monotonic()
+        found |= {i: here(task) for i, task in enumerate(tasks) if i and i not in busy}
+        self._alone_s += time.monotonic() - start
+        if not self._others and len(tasks) > 1 and self._alone_s > self._patience_s:
+            self._start(network)
         found |= {i: worker.outcome() or here(tasks[i]) for i, worker in busy.items()}
         if gone := [worker.end() for worker in self._others if not worker.alive()]:
-            self.__exit__()
-            self.lost += gone
-            self._patience_s, self._alone_s = 2 * self._patience_s, 0.0
+            self._give_up([f"was killed by signal {-code}" if code < 0 else f"ended with code {code}" for code in gone])
         return [found[i] for i in range(len(tasks))]
+
+    def _start(self, network: Any) -> None:
+        try:
+            for _ in range(self.count - 1):
+                self._others.append(_Worker(network, self.inside))
+        except (OSError, RuntimeError, ValueError) as error:  # no memory, too many processes; no interpreter's name
+            self._give_up([f"could not be started ({error})"])
+
+    def _give_up(self, how: list[str]) -> None:
+        """End all others, to start them later."""
+        self.__exit__()
+        self.lost += how
+        self._patience_s, self._alone_s = 2 * self._patience_s, 0.0
 
 
 class _Worker:
@@ -232,15 +243,20 @@ def work() -> None:
     given, back = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print
     keep_memory()
-    network, inside = pickle.load(given)
-    torch.set_num_threads(inside)
+    with suppress(EOFError, OSError, pickle.UnpicklingError):  # until the first process has ended
+        network, inside = pickle.load(given)
+        torch.set_num_threads(inside)
+        with settled_objects():
+            _work(network, given, back)
+
+
+def _work(network: Any, given: Any, back: Any) -> None:
     outcome: Any = None
-    with suppress(EOFError, OSError, pickle.UnpicklingError), settled_objects():  # until the first process has ended
-        while True:
-            pickle.dump(outcome, back, pickle.HIGHEST_PROTOCOL)
-            back.flush()
-            weights, task = pickle.load(given)
-            outcome = _done(network, weights, task)
+    while True:
+        pickle.dump(outcome, back, pickle.HIGHEST_PROTOCOL)
+        back.flush()
+        weights, task = pickle.load(given)
+        outcome = _done(network, weights, task)
 
 
 def _done(network: Any, weights: list[np.ndarray[Any, Any]], task: Task) -> Any:
