@@ -68,6 +68,8 @@ def todays_loop(sizes: dict[str, Any], threads: int) -> Any:
     nothing = np.zeros((1, 8, 8, 3), np.uint8)
     made = Trainer(Run.new(config, {}), crops, nothing, Path(), Processes(), Workers(threads, patience_s=0))
     feed = ahead(made.parts, 0)
+    assert made.step(next(feed)) is None
+    made.workers.wait()
 
     def run(steps: int) -> list[float]:
         made.recent.clear()

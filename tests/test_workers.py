@@ -71,10 +71,8 @@ def started(made: Trainer, workers: Workers) -> Workers:
     made.workers = workers
     made.gradients(made.parts(0))
     assert len(workers._others) == workers.count - 1
-    until = time.monotonic() + 60
-    while not all(worker.ready() for worker in workers._others):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    workers.wait()
+    assert all(worker.ready() for worker in workers._others)
     return workers
 
 

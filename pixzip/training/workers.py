@@ -112,6 +112,11 @@ class Workers:
             worker.end()
         self._others = []
 
+    def wait(self) -> None:
+        """Until the others that have been started take tasks, or have ended."""
+        while any(worker.alive() and not worker.ready() for worker in self._others):
+            time.sleep(0.05)
+
     def map(self, here: Callable[[Task], Outcome], network: Any, tasks: Sequence[Task]) -> list[Outcome]:
         """The outcomes of at most ``count`` tasks, in their order; ``here`` computes one in this process."""
         try:
