@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import numpy as np
 
 _PHOTO = Path(__file__).parent.parent / "examples" / "photo.png"
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+_TO_THE_END = ExitStack()
 _BATCH, _CROP, _RATE, _WARMUP = 12, 64, 2.5e-3, 300
 
 
@@ -70,12 +72,12 @@ def todays_loop(sizes: dict[str, Any], threads: int) -> Any:
     feed = ahead(made.parts, 0)
     assert made.step(next(feed)) is None
     made.workers.wait()
+    _TO_THE_END.enter_context(settled_objects())
 
     def run(steps: int) -> list[float]:
         made.recent.clear()
-        with settled_objects():
-            for parts in islice(feed, steps):
-                assert made.step(parts) is None
+        for parts in islice(feed, steps):
+            assert made.step(parts) is None
         return list(made.recent)
 
     return run
