@@ -25,6 +25,7 @@ import numpy as np
 
 _PHOTO = Path(__file__).parent.parent / "examples" / "photo.png"
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+#: What today's loop is within until its process ends.
 _TO_THE_END = ExitStack()
 _BATCH, _CROP, _RATE, _WARMUP = 12, 64, 2.5e-3, 300
 

@@ -31,14 +31,13 @@ from pixzip.nets.stack_integers import stack_network  # noqa: E402
 from pixzip.nets.tables import make_tables  # noqa: E402
 from pixzip.nets.trunk import TrunkConfig  # noqa: E402
 from pixzip.runtime.stack import layers, rows  # noqa: E402
+from pixzip.training.workers import torch_threads  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield
 
 
 def photo_crops(pictures: str, count: int, side: int, seed: int) -> Any:

@@ -21,6 +21,7 @@ from pixzip.nets.multiscale import MultiScaleConfig  # noqa: E402
 from pixzip.nets.network import build  # noqa: E402
 from pixzip.nets.pixelcnn import PixelCnnConfig  # noqa: E402
 from pixzip.nets.row_lstm import RowLstmConfig  # noqa: E402
+from pixzip.training.workers import torch_threads  # noqa: E402
 
 Position = tuple[int, int, int]  # (y, x, c)
 
@@ -28,10 +29,8 @@ Position = tuple[int, int, int]  # (y, x, c)
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """So that equal inputs give equal bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield
 
 
 def seen_by_coder(network: Any, crops: Any, dtype: torch.dtype) -> Any:

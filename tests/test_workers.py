@@ -31,7 +31,7 @@ from pixzip.training.config import Config, TrainingSettings  # noqa: E402
 from pixzip.training.loop import Trainer  # noqa: E402
 from pixzip.training.processes import Processes  # noqa: E402
 from pixzip.training.report import Log  # noqa: E402
-from pixzip.training.workers import Task, Workers, _Worker, computed, shares  # noqa: E402
+from pixzip.training.workers import Task, Workers, _Worker, computed, shares, torch_threads  # noqa: E402
 
 TRUNK = TrunkConfig(16, 16, 8, 16, "cl")
 #: Tests that stop and kill processes, and look for what is left of them.
@@ -41,18 +41,16 @@ needs_signals = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason=
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Of torch, as in the workers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
-def trainer(folder: Path, model: object = TRUNK, precision: str = "float32") -> Trainer:
+def trainer(folder: Path, model: object = TRUNK) -> Trainer:
     """A run of 4 crops a step, before its first."""
     rng = np.random.default_rng(0)
     walk = rng.normal(0, 2, (40, 48, 3)).cumsum(axis=0).cumsum(axis=1) / 3 + 128
     data = DataSettings(crop=16, validation_crop=16, planes=3)
-    config = Config(model, TrainingSettings(steps=24, batch=4, warmup=4, precision=precision), data)  # type: ignore
+    config = Config(model, TrainingSettings(steps=24, batch=4, warmup=4, precision="float32"), data)  # type: ignore
     crops = RandomCrops(pictures_of(np.clip(walk, 0, 255).astype(np.uint8)), data, 0)
     return Trainer(Run.new(config, {}), crops, np.zeros((1, 16, 16, 3), np.uint8), folder, Processes())
 
@@ -130,7 +128,6 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> None:
             said = "a process that shares the batch was killed by signal 9; for now this one does its part"
             assert lines[-1].endswith(said)
         assert len(lines) == 3
-        workers._patience_s = 0.0
 
 
 @needs_signals

@@ -158,7 +158,7 @@ class HeadLosses(torch.autograd.Function):
 def _only(weights: Tensor) -> float:
     """The one weight of all colours' losses."""
     first, *others = weights.tolist()
-    if any(weight != first and not math.isnan(weight) * math.isnan(first) for weight in others):
+    if any(weight != first and not (math.isnan(weight) and math.isnan(first)) for weight in others):
         raise ValueError(f"weights {[first, *others]} of the colours' losses: must be equal")
     return float(first)
 

@@ -29,7 +29,7 @@ def keep_memory() -> None:
 def settled_objects() -> Iterator[None]:
     """Within the block Python looks for garbage among the objects made in it only.
 
-    Going through all those of torch each time costs 2.5 % of a training.
+    Those of torch are many, and it would go through all of them every few steps.
     """
     gc.collect()
     gc.freeze()
