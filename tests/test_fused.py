@@ -1,4 +1,4 @@
-"""The fused CPU passes of training equal torch's operations to the precision of bfloat16."""
+"""The fused CPU passes of training equal torch's operations, which float64 takes, to the precision of their type."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from pixzip.nets import fused  # noqa: E402
 
 ROWS, WIDTH, STATES = 3, 6, 24
 POSITIONS = ROWS * (WIDTH + 1)
+COMPILED = [torch.bfloat16, torch.float32]
+
+
+def near(dtype: torch.dtype, bfloat16: float) -> float:
+    """A tolerance: the one given, or float32's."""
+    return bfloat16 if dtype == torch.bfloat16 else 2e-6
 
 
 def random(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
@@ -46,57 +52,69 @@ def gradient(dtype: torch.dtype, width: int = WIDTH) -> list[torch.Tensor]:
     return [d_pre.float(), dc, db]
 
 
+@pytest.mark.parametrize("dtype", COMPILED)
 @pytest.mark.parametrize("scale", [0.1, 1.0, 8.0, 100.0])
-def test_cell_equals_torch(scale: float) -> None:
-    pre, before = random(POSITIONS, 4 * STATES, scale=scale), random(POSITIONS, STATES, seed=1)
-    for got, want in zip(cell(pre, before, torch.bfloat16), cell(pre, before, torch.float32), strict=True):
-        torch.testing.assert_close(got, want, atol=2**-8, rtol=2**-8)
+def test_cell_equals_torch(scale: float, dtype: torch.dtype) -> None:
+    pre, before, most = (
+        random(POSITIONS, 4 * STATES, scale=scale),
+        random(POSITIONS, STATES, seed=1),
+        near(dtype, 2**-8),
+    )
+    for got, want in zip(cell(pre, before, dtype), cell(pre, before, torch.float64), strict=True):
+        torch.testing.assert_close(got, want, atol=most, rtol=most)
 
 
-def test_cell_keeps_the_zero_columns_at_zero() -> None:
+@pytest.mark.parametrize("dtype", COMPILED)
+def test_cell_keeps_the_zero_columns_at_zero(dtype: torch.dtype) -> None:
     pre, before = random(POSITIONS, 4 * STATES), random(POSITIONS, STATES, seed=1)
-    for part in cell(pre, before, torch.bfloat16):
+    for part in cell(pre, before, dtype):
         assert not part.view(ROWS, WIDTH + 1, -1)[:, WIDTH].any()
         assert part.view(ROWS, WIDTH + 1, -1)[:, :WIDTH].all()
 
 
-def test_cell_gradient_equals_torch() -> None:
-    for got, want in zip(gradient(torch.bfloat16), gradient(torch.float32), strict=True):
-        torch.testing.assert_close(got, want, atol=2**-7, rtol=2**-7)
+@pytest.mark.parametrize("dtype", COMPILED)
+def test_cell_gradient_equals_torch(dtype: torch.dtype) -> None:
+    most = near(dtype, 2**-7)
+    for got, want in zip(gradient(dtype), gradient(torch.float64), strict=True):
+        torch.testing.assert_close(got, want, atol=5 * most, rtol=most)
 
 
-def test_a_zero_column_in_the_wrong_place_is_seen() -> None:
-    right, wrong = gradient(torch.float32), gradient(torch.bfloat16, width=WIDTH - 1)
+@pytest.mark.parametrize("dtype", COMPILED)
+def test_a_zero_column_in_the_wrong_place_is_seen(dtype: torch.dtype) -> None:
+    right, wrong = gradient(torch.float64), gradient(dtype, width=WIDTH - 1)
     assert any((a - b).abs().max() > 0.1 for a, b in zip(right, wrong, strict=True))
 
 
+@pytest.mark.parametrize("dtype", COMPILED)
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
-def test_softmax_equals_torch(scale: float) -> None:
+def test_softmax_equals_torch(scale: float, dtype: torch.dtype) -> None:
     logits, bias, symbols = random(50, 256, scale=scale), random(256, seed=1, scale=scale), torch.arange(50) * 5
     d_bias, reference = torch.zeros(256), torch.zeros(256)
-    nats, d_logits = fused.softmax_nats(logits.bfloat16(), bias, symbols, d_bias)
-    expected, d_expected = fused.softmax_nats(logits.clone(), bias, symbols, reference)
+    nats, d_logits = fused.softmax_nats(logits.to(dtype).clone(), bias, symbols, d_bias)
+    expected, d_expected = fused.softmax_nats(logits.double(), bias, symbols, reference)
     assert nats == pytest.approx(float(expected), rel=1e-6)
-    torch.testing.assert_close(d_logits.float(), d_expected, atol=2**-12, rtol=2**-8)
+    torch.testing.assert_close(d_logits.float(), d_expected.float(), atol=near(dtype, 2**-12), rtol=near(dtype, 2**-8))
     torch.testing.assert_close(d_bias, reference, atol=1e-4, rtol=1e-5)
 
 
-def test_softmax_of_all_negative_logits_is_finite() -> None:
-    logits, symbols = torch.full((2, 256), -1e4).bfloat16(), torch.zeros(2, dtype=torch.int64)
+@pytest.mark.parametrize("dtype", COMPILED)
+def test_softmax_of_all_negative_logits_is_finite(dtype: torch.dtype) -> None:
+    logits, symbols = torch.full((2, 256), -1e4, dtype=dtype), torch.zeros(2, dtype=torch.int64)
     nats, d_logits = fused.softmax_nats(logits, torch.zeros(256), symbols, torch.zeros(256))
     assert nats == pytest.approx(2 * torch.log(torch.tensor(256.0)).item())
     assert d_logits.float().sum().abs() < 1e-2
 
 
-def test_not_a_number_shows_in_the_loss() -> None:
+@pytest.mark.parametrize("dtype", COMPILED)
+def test_not_a_number_shows_in_the_loss(dtype: torch.dtype) -> None:
     logits = torch.zeros(3, 256)
     logits[1, 7] = float("nan")
     symbols = torch.zeros(3, dtype=torch.int64)
-    nats, _ = fused.softmax_nats(logits.bfloat16(), torch.zeros(256), symbols, torch.zeros(256))
+    nats, _ = fused.softmax_nats(logits.to(dtype), torch.zeros(256), symbols, torch.zeros(256))
     assert nats != nats
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", COMPILED)
 def test_columns_are_added(dtype: torch.dtype) -> None:
     part, sums = random(300, 40).to(dtype), random(40, seed=1)
     wanted = sums.double() + part.double().sum(0)
@@ -104,7 +122,7 @@ def test_columns_are_added(dtype: torch.dtype) -> None:
     torch.testing.assert_close(sums.double(), wanted, atol=1e-4 if dtype == torch.bfloat16 else 1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", COMPILED)
 def test_rectifying_adds_the_bias_first(dtype: torch.dtype) -> None:
     out, bias = random(30, 40), random(40, seed=1)
     got = fused.rectify(out.to(dtype).clone(), bias)
@@ -112,7 +130,7 @@ def test_rectifying_adds_the_bias_first(dtype: torch.dtype) -> None:
     assert (got == 0).any() and (got > 0).any() and not (got < 0).any()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", COMPILED)
 def test_gradient_of_rectifying_is_masked_by_the_output_and_summed(dtype: torch.dtype) -> None:
     output, gradient = random(300, 40).relu().to(dtype), random(300, 40, seed=1).to(dtype)
     sums = torch.ones(40)
@@ -121,7 +139,7 @@ def test_gradient_of_rectifying_is_masked_by_the_output_and_summed(dtype: torch.
     torch.testing.assert_close(sums, 1 + got.float().sum(0), atol=0.05 if dtype == torch.bfloat16 else 1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", COMPILED)
 @pytest.mark.parametrize("based", [False, True])
 def test_bias_and_base_are_added_in_place(based: bool, dtype: torch.dtype) -> None:
     out, bias, base = random(30, 40), random(40, seed=1), random(30, 40, seed=2)
@@ -130,43 +148,47 @@ def test_bias_and_base_are_added_in_place(based: bool, dtype: torch.dtype) -> No
     torch.testing.assert_close(got.float(), out + bias + based * base, atol=2**-7, rtol=2**-8)
 
 
-def test_softmax_of_integer_logits_equals_torch() -> None:
+@pytest.mark.parametrize("dtype", COMPILED)
+def test_softmax_of_integer_logits_equals_torch(dtype: torch.dtype) -> None:
     logits = (random(40, 256, scale=300.0)).to(torch.int32)
     symbols, d_bias, reference = torch.arange(40), torch.zeros(256), torch.zeros(256)
-    nats, d_logits = fused.integer_softmax_nats(logits, 2.0**-6, symbols, d_bias)
-    expected, d_expected = fused.softmax_nats(logits * 2.0**-6, torch.zeros(256), symbols, reference)
+    nats, d_logits = fused.integer_softmax_nats(logits, 2.0**-6, symbols, d_bias, dtype)
+    expected, d_expected = fused.softmax_nats(logits.double() * 2.0**-6, torch.zeros(256), symbols, reference)
     assert nats == pytest.approx(float(expected), rel=1e-6)
-    torch.testing.assert_close(d_logits.float(), d_expected, atol=2**-12, rtol=2**-8)
+    torch.testing.assert_close(d_logits.float(), d_expected.float(), atol=near(dtype, 2**-12), rtol=near(dtype, 2**-8))
     torch.testing.assert_close(d_bias, reference, atol=1e-4, rtol=1e-5)
 
 
-def test_gates_of_integer_products_equal_torch() -> None:
+@pytest.mark.parametrize("dtype", COMPILED)
+def test_gates_of_integer_products_equal_torch(dtype: torch.dtype) -> None:
     products = [random(POSITIONS, 4 * STATES, seed=s, scale=500.0).to(torch.int32) for s in (0, 1)]
     scales = [torch.full((4 * STATES,), 2.0**-9), torch.full((4 * STATES,), 2.0**-10)]
-    bias, gates = random(4 * STATES), torch.empty(POSITIONS, 4 * STATES, dtype=torch.bfloat16)
+    bias, gates = random(4 * STATES), torch.empty(POSITIONS, 4 * STATES, dtype=dtype)
     fused.integer_gates((products[0], products[1]), (scales[0], scales[1]), bias, WIDTH, gates)
     pre = products[0] * scales[0] + products[1] * scales[1] + bias
     expected = torch.cat([pre[:, : 3 * STATES].sigmoid(), pre[:, 3 * STATES :].tanh()], dim=1)
     expected.view(ROWS, WIDTH + 1, -1)[:, WIDTH] = 0
-    torch.testing.assert_close(gates.float(), expected, atol=2**-9, rtol=2**-8)
+    torch.testing.assert_close(gates.float(), expected, atol=near(dtype, 2**-9), rtol=near(dtype, 2**-8))
 
 
-def test_no_gradient_passes_where_a_hidden_layer_was_cut() -> None:
+@pytest.mark.parametrize("dtype", COMPILED)
+def test_no_gradient_passes_where_a_hidden_layer_was_cut(dtype: torch.dtype) -> None:
     held = torch.tensor([[-128, -127, 0, 126, 127]], dtype=torch.int8)
-    assert fused.clear_cut(torch.ones(1, 5).bfloat16(), held).tolist() == [[0, 1, 1, 1, 0]]
+    assert fused.clear_cut(torch.ones(1, 5, dtype=dtype), held).tolist() == [[0, 1, 1, 1, 0]]
 
 
+@pytest.mark.parametrize("dtype", COMPILED)
 @pytest.mark.parametrize("offsets", [(-8, -7, -6, -1, 0), (-8, -7, -6), (-1, 0), (0,)])
-def test_gradients_of_taps_are_added_where_they_came_from(offsets: tuple[int, ...]) -> None:
-    into, grad = random(40, 8), random(20, 8 * len(offsets), seed=1)
-    got, reference = into.bfloat16(), into.clone()
-    fused.add_taps(got, 12, grad.bfloat16(), offsets)
+def test_gradients_of_taps_are_added_where_they_came_from(offsets: tuple[int, ...], dtype: torch.dtype) -> None:
+    into, grad = random(40, 8).double(), random(20, 8 * len(offsets), seed=1).double()
+    got, reference = into.to(dtype), into.clone()
+    fused.add_taps(got, 12, grad.to(dtype), offsets)
     fused.add_taps(reference, 12, grad, offsets)
-    torch.testing.assert_close(got.float(), reference, atol=0, rtol=2**-8)
+    torch.testing.assert_close(got.double(), reference, atol=near(dtype, 0), rtol=near(dtype, 2**-8))
     expected = into.clone()
     for p in range(20):
         for j, offset in enumerate(offsets):
             expected[12 + p + offset] += grad[p, 8 * j : 8 * j + 8]
     torch.testing.assert_close(reference, expected)
-    fused.add_taps(wrong := into.bfloat16(), 13, grad.bfloat16(), offsets)
-    assert (wrong.float() - expected).abs().max() > 0.1
+    fused.add_taps(wrong := into.to(dtype), 13, grad.to(dtype), offsets)
+    assert (wrong.double() - expected).abs().max() > 0.1

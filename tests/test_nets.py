@@ -37,6 +37,7 @@ from pixzip.nets.quantised import (  # noqa: E402
     HeadIntegers,
     Integers,
     head_logits,
+    int8_engine_is_exact,
     quantised_loss,
     quantised_stream,
     to_int8,
@@ -248,7 +249,9 @@ def quantised_logits(model: TrunkModel, e: Exponents, crops: np.ndarray[Any, Any
     return torch.stack(rows, dim=1).numpy()
 
 
-def test_quantised_training_computes_the_runtime_integers() -> None:
+@pytest.mark.parametrize("by_bytes", [True, False])
+def test_quantised_training_computes_the_runtime_integers(by_bytes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixzip.nets.quantised.INT8_MATMUL", by_bytes and int8_engine_is_exact())
     model, crops = small_model(), picture_batch(1, 9, 23, seed=5)
     e, file = frozen(model, crops)
     np.testing.assert_array_equal(quantised_logits(model, e, crops), runtime_logits(file, crops))
@@ -267,7 +270,11 @@ def test_quantised_equality_catches_one_table_entry_off_by_one() -> None:
     assert (quantised_logits(model, e, crops) != runtime_logits(broken, crops)).any()
 
 
-def test_quantised_gradients_point_where_float_gradients_do() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_quantised_gradients_point_where_float_gradients_do(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixzip.nets.quantised.GRADIENT", dtype)
     model, crops = small_model(), picture_batch(4, 16, 16, seed=7)
     inputs, errors = tensors(prepare(crops))
     e = calibrate(

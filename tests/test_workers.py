@@ -135,7 +135,7 @@ def test_what_a_worker_raises_is_raised_here(tmp_path: Path) -> None:
     made = trainer(tmp_path)
     gray = np.zeros((1, 16, 16, 1), np.uint8)
     with started(made, Workers(2, 1, patience_s=0)) as workers:
-        tasks = [Task(crops, "float32") for crops in (np.zeros((1, 16, 16, 3), np.uint8), gray)]
+        tasks = [Task(crops, torch.float32) for crops in (np.zeros((1, 16, 16, 3), np.uint8), gray)]
         processes = [worker._process for worker in workers._others]
         with pytest.raises(TrainingError, match="the trunk codes three planes"):
             workers.map(partial(computed, made.run.network), made.run.network, tasks)

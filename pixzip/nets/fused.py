@@ -1,8 +1,8 @@
 """Elementwise passes of training on a CPU, fused: LSTM cell, its gradient, softmax with loss and gradient.
 
 Matrix products stay with torch; between them torch would make some ten passes over memory, and these make one. They
-read and write bfloat16 as its 16 bits and compute in float32. Nothing here reaches a model's integers: the coding path
-has its own arithmetic (pixzip.runtime). tests/test_nets.py holds each against torch's operations.
+read and write float32, or bfloat16 as its 16 bits, and compute in float32. Nothing here reaches a model's integers: the
+coding path has its own arithmetic (pixzip.runtime). tests/test_fused.py holds each against torch's operations.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pixzip.jit import jit
 
-Bits = NDArray[np.uint16]
 Real = NDArray[np.float32]
+#: Float32, or bfloat16 as its bits: compiled functions are made for each, by load and store.
+Raw = Any
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -83,17 +84,33 @@ _as_float = _bitcast(types.uint32, types.float32, ir.FloatType())
 _as_bits = _bitcast(types.float32, types.uint32, ir.IntType(32))
 
 
-@_inlined
-def load(bits: np.uint16) -> np.float32:
-    """Float32 of a bfloat16."""
-    return _as_float(np.uint32(bits) << np.uint32(16))
+def load(value: Any) -> np.float32:
+    """Float32 of an element of a Raw array; for compiled code."""
+    raise NotImplementedError
 
 
-@_inlined
-def store(value: np.float32) -> np.uint16:
-    """Bfloat16 nearest to a float32, ties to even."""
-    bits = _as_bits(value)
-    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+def store(value: np.float32, like: Any) -> Any:
+    """The element of a Raw array nearest to a float32, ties to even; like: any element of it. For compiled code."""
+    raise NotImplementedError
+
+
+@overload(load, strict=False, inline="always")
+def _load(value: Any) -> Callable[[Any], Any]:
+    if value == types.uint16:
+        return lambda value: _as_float(np.uint32(value) << np.uint32(16))
+    return lambda value: value
+
+
+@overload(store, strict=False, inline="always")
+def _store(value: Any, like: Any) -> Callable[[Any, Any], Any]:
+    if like != types.uint16:
+        return lambda value, like: value
+
+    def nearest(value: Any, like: Any) -> Any:
+        bits = _as_bits(value)
+        return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+    return nearest
 
 
 @_inlined
@@ -134,27 +151,28 @@ def _from_ordered(whole: np.int32) -> np.float32:
 
 
 @_fast
-def _rectify(out: Bits, bias: Real) -> None:
+def _rectify(out: Raw, bias: Real) -> None:
     """max(out + bias, 0) in place; out (m, k), bias (k,)."""
     m, k = out.shape
     for p in range(m):
         for j in range(k):
-            out[p, j] = store(max(load(out[p, j]) + bias[j], np.float32(0.0)))
+            out[p, j] = store(max(load(out[p, j]) + bias[j], np.float32(0.0)), out[p, j])
 
 
 @_fast
-def _rectify_gradient(gradient: Bits, output: Bits, d_bias: Real) -> None:
+def _rectify_gradient(gradient: Raw, output: Raw, d_bias: Real) -> None:
     """Zero where the output is, in place; what is left is added to d_bias (k,)."""
     m, k = gradient.shape
+    nothing = gradient.dtype.type(0)
     for p in range(m):
         for j in range(k):
-            gradient[p, j] = gradient[p, j] if output[p, j] != 0 else np.uint16(0)
+            gradient[p, j] = gradient[p, j] if output[p, j] != 0 else nothing
         for j in range(k):
             d_bias[j] += load(gradient[p, j])
 
 
 @_fast
-def _add_columns(part: Bits, sums: Real) -> None:
+def _add_columns(part: Raw, sums: Real) -> None:
     m, k = part.shape
     for p in range(m):
         for j in range(k):
@@ -162,23 +180,23 @@ def _add_columns(part: Bits, sums: Real) -> None:
 
 
 @_fast
-def _add_bias(out: Bits, bias: Real) -> None:
+def _add_bias(out: Raw, bias: Real) -> None:
     m, k = out.shape
     for p in range(m):
         for j in range(k):
-            out[p, j] = store(load(out[p, j]) + bias[j])
+            out[p, j] = store(load(out[p, j]) + bias[j], out[p, j])
 
 
 @_fast
-def _add_bias_and_base(out: Bits, bias: Real, base: Bits) -> None:
+def _add_bias_and_base(out: Raw, bias: Real, base: Raw) -> None:
     m, k = out.shape
     for p in range(m):
         for j in range(k):
-            out[p, j] = store(load(out[p, j]) + bias[j] + load(base[p, j]))
+            out[p, j] = store(load(out[p, j]) + bias[j] + load(base[p, j]), out[p, j])
 
 
 @_fast
-def _lstm_forward(pre: Bits, bias: Real, width: int, y: int, first: int, cells: Real, h: Bits, gates: Bits) -> None:
+def _lstm_forward(pre: Raw, bias: Real, width: int, y: int, first: int, cells: Real, h: Raw, gates: Raw) -> None:
     """Equation 3 on row y, whose positions begin at first: pre (m, 4k) + bias (4k,) → cells[y + 1], h, gates.
 
     cells (rows + 1, m, k); h (size, k); gates (size, 4k) in order o, f, i, g. Every (width + 1)th position is the zero
@@ -203,7 +221,7 @@ def _lstm_forward(pre: Bits, bias: Real, width: int, y: int, first: int, cells: 
         for j in range(k):
             g[j] = tanh(g[j])
         for j in range(4 * k):
-            gates[first + p, j] = store(real[j])
+            gates[first + p, j] = store(real[j], gates[first + p, j])
         for j in range(k):
             i[j] *= g[j]
         for j in range(k):
@@ -213,12 +231,12 @@ def _lstm_forward(pre: Bits, bias: Real, width: int, y: int, first: int, cells: 
         for j in range(k):
             o[j] *= tanh(i[j])
         for j in range(k):
-            h[first + p, j] = store(o[j])
+            h[first + p, j] = store(o[j], h[first + p, j])
 
 
 @_fast
 def _lstm_backward(
-    gates: Bits, width: int, y: int, first: int, cells: Real, dh: Bits, dc: Real, d_pre: Bits, db: Real
+    gates: Raw, width: int, y: int, first: int, cells: Real, dh: Raw, dc: Real, d_pre: Raw, db: Real
 ) -> None:
     """Gradient of _lstm_forward: dh (size, k), dc (m, k) → d_pre (m, 4k); dc becomes that of the row above, db grows.
 
@@ -259,11 +277,11 @@ def _lstm_backward(
         for j in range(4 * k):
             db[j] += real[j]
         for j in range(4 * k):
-            d_pre[p, j] = store(real[j])
+            d_pre[p, j] = store(real[j], d_pre[p, j])
 
 
 @_inlined
-def _row_nats(values: Real, top: np.float32, symbol: int, d_bias: Real, gradient: Bits) -> float:
+def _row_nats(values: Real, top: np.float32, symbol: int, d_bias: Real, gradient: Raw) -> float:
     """−log softmax of one row of logits at a symbol; its gradient is written, added to d_bias, and left in values."""
     n = values.shape[0]
     true = values[symbol] - top
@@ -279,12 +297,12 @@ def _row_nats(values: Real, top: np.float32, symbol: int, d_bias: Real, gradient
     for j in range(n):
         d_bias[j] += values[j]
     for j in range(n):
-        gradient[j] = store(values[j])
+        gradient[j] = store(values[j], gradient[j])
     return np.log(total) - true
 
 
 @_fast
-def _softmax_nats(logits: Bits, bias: Real, symbols: NDArray[np.int64], d_bias: Real) -> float:
+def _softmax_nats(logits: Raw, bias: Real, symbols: NDArray[np.int64], d_bias: Real) -> float:
     """Sum of −log softmax of logits (m, 256) + bias at the symbols; logits become their gradient, d_bias its sum."""
     m, n = logits.shape
     values = np.empty(n, np.float32)
@@ -301,7 +319,7 @@ def _softmax_nats(logits: Bits, bias: Real, symbols: NDArray[np.int64], d_bias: 
 
 @_fast
 def _integer_softmax_nats(
-    logits: NDArray[np.int32], scale: np.float32, symbols: NDArray[np.int64], d_bias: Real, gradient: Bits
+    logits: NDArray[np.int32], scale: np.float32, symbols: NDArray[np.int64], d_bias: Real, gradient: Raw
 ) -> float:
     """As _softmax_nats, of integer logits times scale."""
     m, n = logits.shape
@@ -325,7 +343,7 @@ def _activated(
     scale_ss: Real,
     bias: Real,
     width: int,
-    gates: Bits,
+    gates: Raw,
 ) -> None:
     """Gates (m, 4k) of integer products (m, 4k) times the scales of their outputs (4k,), plus bias (4k,)."""
     m, k4 = gates.shape
@@ -345,11 +363,11 @@ def _activated(
         for j in range(k):
             g[j] = tanh(g[j])
         for j in range(k4):
-            gates[p, j] = store(real[j])
+            gates[p, j] = store(real[j], gates[p, j])
 
 
 @_fast
-def _add_taps(into: Bits, first: int, grad: Bits, offsets: NDArray[np.int64]) -> None:
+def _add_taps(into: Raw, first: int, grad: Raw, offsets: NDArray[np.int64]) -> None:
     """Add grad[p, j] (m, taps, c) to into[first + p + offsets[j]] for all p and j; each sum is rounded once."""
     m, c = grad.shape[0], into.shape[1]
     taps = offsets.shape[0]
@@ -364,26 +382,28 @@ def _add_taps(into: Bits, first: int, grad: Bits, offsets: NDArray[np.int64]) ->
                 for i in range(c):
                     real[i] += load(grad[p, j * c + i])
         for i in range(c):
-            into[to, i] = store(real[i])
+            into[to, i] = store(real[i], into[to, i])
 
 
 @_fast
-def _clear_cut(gradient: Bits, held: NDArray[np.int8]) -> None:
+def _clear_cut(gradient: Raw, held: NDArray[np.int8]) -> None:
     """Zero where held is at either end of int8."""
     m, k = gradient.shape
+    nothing = gradient.dtype.type(0)
     for p in range(m):
         for j in range(k):
             inside = (held[p, j] > -128) & (held[p, j] < 127)
-            gradient[p, j] = gradient[p, j] if inside else np.uint16(0)
+            gradient[p, j] = gradient[p, j] if inside else nothing
 
 
-def bits(t: Tensor) -> Bits:
-    """A bfloat16 tensor as its 16-bit patterns, sharing memory."""
-    return t.view(torch.int16).numpy().view(np.uint16)
+def raw(t: Tensor) -> Raw:
+    """A float32 tensor as an array, a bfloat16 one as its 16-bit patterns, sharing memory."""
+    return t.view(torch.int16).numpy().view(np.uint16) if t.dtype is torch.bfloat16 else t.numpy()
 
 
-def _on_cpu(t: Tensor) -> bool:
-    return t.dtype is torch.bfloat16 and t.device.type == "cpu"
+def on_cpu(t: Tensor) -> bool:
+    """Whether the compiled passes are for a tensor like this one."""
+    return t.device.type == "cpu" and t.dtype in (torch.bfloat16, torch.float32)
 
 
 def lstm_rows(bias: Tensor, width: int, cells: Tensor, h: Tensor, gates: Tensor) -> Callable[[Tensor, int, int], None]:
@@ -393,9 +413,9 @@ def lstm_rows(bias: Tensor, width: int, cells: Tensor, h: Tensor, gates: Tensor)
     (4k,) float32, and cells[y]; cells (rows + 1, m, k) float32; h (size, k); gates (size, 4k). Every (width + 1)th
     position gets zeros.
     """
-    if _on_cpu(gates):
-        fixed, maps = (bias.numpy(), width), (cells.numpy(), bits(h), bits(gates))
-        return lambda pre, y, first: _lstm_forward(bits(pre), *fixed, y, first, *maps)
+    if on_cpu(gates):
+        fixed, maps = (bias.numpy(), width), (cells.numpy(), raw(h), raw(gates))
+        return lambda pre, y, first: _lstm_forward(raw(pre), *fixed, y, first, *maps)
 
     def row(pre: Tensor, y: int, first: int) -> None:
         m, k = cells.shape[1:]
@@ -419,10 +439,10 @@ def lstm_rows_gradient(
     It fills d_pre (m, 4k), adds its sum to db (4k,) and makes dc (m, k) float32 that of the row above. gates and cells
     as lstm_rows left them; dh (size, k).
     """
-    if _on_cpu(gates):
-        begin, end = (bits(gates), width), (cells.numpy(), bits(dh), dc.numpy())
+    if on_cpu(gates):
+        begin, end = (raw(gates), width), (cells.numpy(), raw(dh), dc.numpy())
         sums = db.numpy()
-        return lambda d_pre, y, first: _lstm_backward(*begin, y, first, *end, bits(d_pre), sums)
+        return lambda d_pre, y, first: _lstm_backward(*begin, y, first, *end, raw(d_pre), sums)
 
     def row(d_pre: Tensor, y: int, first: int) -> None:
         m, k = dc.shape
@@ -446,8 +466,8 @@ def softmax_nats(logits: Tensor, bias: Tensor, symbols: Tensor, d_bias: Tensor) 
 
     logits (m, 256) without their bias (256,) float32; they may be overwritten.
     """
-    if _on_cpu(logits):
-        return _softmax_nats(bits(logits), bias.numpy(), symbols.numpy(), d_bias.numpy()), logits
+    if on_cpu(logits):
+        return _softmax_nats(raw(logits), bias.numpy(), symbols.numpy(), d_bias.numpy()), logits
     target = symbols[:, None]
     log_p = torch.log_softmax(logits.float() + bias, dim=1)
     nats = -log_p.gather(1, target).sum(dtype=torch.float64)
@@ -457,32 +477,34 @@ def softmax_nats(logits: Tensor, bias: Tensor, symbols: Tensor, d_bias: Tensor) 
     return nats, gradient.to(logits.dtype)
 
 
-def integer_softmax_nats(logits: Tensor, scale: float, symbols: Tensor, d_bias: Tensor) -> tuple[float, Tensor]:
-    """As softmax_nats, of int32 logits (m, 256) times scale; the gradient is bfloat16."""
-    gradient = torch.empty(logits.shape, dtype=torch.bfloat16)
-    arrays = logits.numpy(), np.float32(scale), symbols.numpy(), d_bias.numpy(), bits(gradient)
+def integer_softmax_nats(
+    logits: Tensor, scale: float, symbols: Tensor, d_bias: Tensor, dtype: torch.dtype
+) -> tuple[float, Tensor]:
+    """As softmax_nats, of int32 logits (m, 256) times scale; dtype is the gradient's."""
+    gradient = torch.empty(logits.shape, dtype=dtype)
+    arrays = logits.numpy(), np.float32(scale), symbols.numpy(), d_bias.numpy(), raw(gradient)
     return _integer_softmax_nats(*arrays), gradient
 
 
 def integer_gates(
     products: tuple[Tensor, Tensor], scales: tuple[Tensor, Tensor], bias: Tensor, width: int, gates: Tensor
 ) -> None:
-    """Fills gates (m, 4k) bfloat16, in the order o, f, i, g, from two int32 products (m, 4k) on one row of a FlatMap.
+    """Fills gates (m, 4k), in the order o, f, i, g, from two int32 products (m, 4k) on one row of a FlatMap.
 
     scales and bias (4k,) float32 give the values that the integers stand for. Every (width + 1)th position gets zeros.
     """
     acc_is, acc_ss = (product.numpy() for product in products)
     scale_is, scale_ss = (scale.numpy() for scale in scales)
-    _activated(acc_is, acc_ss, scale_is, scale_ss, bias.numpy(), width, bits(gates))
+    _activated(acc_is, acc_ss, scale_is, scale_ss, bias.numpy(), width, raw(gates))
 
 
 def add_taps(into: Tensor, first: int, grad: Tensor, offsets: tuple[int, ...]) -> None:
     """Add part j of grad (m, taps * c) to rows first + offsets[j], ... of into (size, c), for every tap j, in place.
 
-    Offsets may overlap; rows between them are left as they are. On a CPU a sum over taps is rounded to bfloat16 once.
+    Offsets may overlap; rows between them are left as they are. On a CPU a sum over taps is rounded once.
     """
-    if _on_cpu(grad) and into.is_contiguous() and grad.is_contiguous():
-        _add_taps(bits(into), first, bits(grad), np.array(offsets))
+    if on_cpu(grad) and into.is_contiguous() and grad.is_contiguous():
+        _add_taps(raw(into), first, raw(grad), np.array(offsets))
         return
     for offset, part in zip(offsets, grad.split(into.shape[1], dim=1), strict=True):
         into[first + offset : first + offset + part.shape[0]] += part
@@ -490,16 +512,16 @@ def add_taps(into: Tensor, first: int, grad: Tensor, offsets: tuple[int, ...]) -
 
 def rectify(out: Tensor, bias: Tensor) -> Tensor:
     """max(out + bias, 0), in place; out (m, k), bias (k,) float32."""
-    if _on_cpu(out):
-        _rectify(bits(out), bias.numpy())
+    if on_cpu(out):
+        _rectify(raw(out), bias.numpy())
         return out
     return out.add_(bias).relu_()
 
 
 def rectify_gradient(gradient: Tensor, output: Tensor, d_bias: Tensor) -> Tensor:
     """gradient (m, k), in place 0 where the rectified output is; its sum is added to d_bias (k,) float32."""
-    if _on_cpu(gradient):
-        _rectify_gradient(bits(gradient), bits(output), d_bias.numpy())
+    if on_cpu(gradient):
+        _rectify_gradient(raw(gradient), raw(output), d_bias.numpy())
         return gradient
     gradient.masked_fill_(output == 0, 0)
     d_bias += gradient.sum(0, dtype=torch.float32)
@@ -508,23 +530,23 @@ def rectify_gradient(gradient: Tensor, output: Tensor, d_bias: Tensor) -> Tensor
 
 def add_columns(part: Tensor, sums: Tensor) -> None:
     """sums (k,) float32 += the sums of the columns of part (m, k), in place."""
-    if _on_cpu(part):
-        _add_columns(bits(part), sums.numpy())
+    if on_cpu(part):
+        _add_columns(raw(part), sums.numpy())
     else:
         sums += part.sum(0, dtype=torch.float32)
 
 
 def add_bias(out: Tensor, bias: Tensor, base: Tensor | None) -> None:
     """out (m, k) += bias (k,) float32 + base (m, k), if there is one, in place."""
-    if not _on_cpu(out):
+    if not on_cpu(out):
         out += bias.to(out.dtype) if base is None else base + bias.to(out.dtype)
     elif base is None:
-        _add_bias(bits(out), bias.numpy())
+        _add_bias(raw(out), bias.numpy())
     else:
-        _add_bias_and_base(bits(out), bias.numpy(), bits(base))
+        _add_bias_and_base(raw(out), bias.numpy(), raw(base))
 
 
 def clear_cut(gradient: Tensor, held: Tensor) -> Tensor:
-    """gradient (m, k) bfloat16, in place 0 where the hidden layer, int8 held less 128, was cut at 0 or at its top."""
-    _clear_cut(bits(gradient), held.numpy())
+    """gradient (m, k), in place 0 where the hidden layer, int8 held less 128, was cut at 0 or at its top."""
+    _clear_cut(raw(gradient), held.numpy())
     return gradient

@@ -1,4 +1,4 @@
-"""Input-to-state maps → hidden states of a convolutional LSTM, in bfloat16 on a CPU: Recurrence with fewer passes.
+"""Input-to-state maps → hidden states of a convolutional LSTM, on a CPU: Recurrence with fewer passes.
 
 Matrix products stay with torch; all else of a step is one pass over its cells. Maps lie in memory with the pictures of
 a batch side by side, (features, h, w, n), so that loops run over pictures and a product over a step's cells. Nothing is
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixzip.nets.fused import Bits, Real, bits, load, part, sigmoid, store, tanh
+from pixzip.nets.fused import Raw, Real, load, part, raw, sigmoid, store, tanh
 from pixzip.nets.recurrence import Steps
 
 _ONE = np.float32(1.0)
@@ -43,14 +43,9 @@ class Places:
         return self.first + s * self.per_step, self.per_cell
 
 
-def is_fused(x: Tensor) -> bool:
-    """Whether FusedRecurrence is for maps like this one."""
-    return x.dtype is torch.bfloat16 and x.device.type == "cpu"
-
-
 @part
 def _gather(
-    h: Bits, edge: Bits, taps: NDArray[np.int64], low: int, high: int, past: tuple[int, int, int, int], near: Bits
+    h: Raw, edge: Raw, taps: NDArray[np.int64], low: int, high: int, past: tuple[int, int, int, int], near: Raw
 ) -> None:
     """Hidden states of the neighbours of cells [low, high): h (k, places, n) → near (taps * k, high - low, n).
 
@@ -74,7 +69,7 @@ def _gather(
 
 @part
 def _step(
-    gates: Bits, pre: Bits, low: int, high: int, place: int, per_cell: int, c: Real, before: Real, h: Bits, real: Real
+    gates: Raw, pre: Raw, low: int, high: int, place: int, per_cell: int, c: Real, before: Real, h: Raw, real: Real
 ) -> None:
     """Equation 3 on cells [low, high), of which cell y stands at place + y * per_cell.
 
@@ -92,22 +87,22 @@ def _step(
             for q in range(n):
                 o[q] = sigmoid(load(one[q]) + load(other[q]))
             for q in range(n):
-                one[q] = store(o[q])
+                one[q] = store(o[q], one[q])
             one, other = gates[k + j, p], pre[k + j, y - low]
             for q in range(n):
                 f[q] = sigmoid(load(one[q]) + load(other[q]))
             for q in range(n):
-                one[q] = store(f[q])
+                one[q] = store(f[q], one[q])
             one, other = gates[2 * k + j, p], pre[2 * k + j, y - low]
             for q in range(n):
                 i[q] = sigmoid(load(one[q]) + load(other[q]))
             for q in range(n):
-                one[q] = store(i[q])
+                one[q] = store(i[q], one[q])
             one, other = gates[3 * k + j, p], pre[3 * k + j, y - low]
             for q in range(n):
                 g[q] = tanh(load(one[q]) + load(other[q]))
             for q in range(n):
-                one[q] = store(g[q])
+                one[q] = store(g[q], one[q])
             cell, kept, to = c[j, y], before[j, p], h[j, p]
             for q in range(n):
                 kept[q] = cell[q]
@@ -118,14 +113,14 @@ def _step(
             for q in range(n):
                 cell[q] = i[q]
             for q in range(n):
-                to[q] = store(o[q] * tanh(i[q]))
+                to[q] = store(o[q] * tanh(i[q]), to[q])
 
 
 @part
 def _step_back(
-    gates: Bits,
-    grad: Bits,
-    d_near: Bits,
+    gates: Raw,
+    grad: Raw,
+    d_near: Raw,
     taps: NDArray[np.int64],
     later: tuple[int, int],
     low: int,
@@ -134,7 +129,7 @@ def _step_back(
     per_cell: int,
     before: Real,
     d_c: Real,
-    d_pre: Bits,
+    d_pre: Raw,
     real: Real,
 ) -> None:
     """Gradient of _step: gates become those of what entered them, and d_pre (4k, high - low, n) gets them too.
@@ -189,28 +184,28 @@ def _step_back(
                 f[q] *= dh[q]
             one, other = gates[j, p], d_pre[j, y - low]
             for q in range(n):
-                one[q] = store(o[q])
+                one[q] = store(o[q], one[q])
             for q in range(n):
                 other[q] = one[q]
             one, other = gates[k + j, p], d_pre[k + j, y - low]
             for q in range(n):
-                one[q] = store(f[q])
+                one[q] = store(f[q], one[q])
             for q in range(n):
                 other[q] = one[q]
             one, other = gates[2 * k + j, p], d_pre[2 * k + j, y - low]
             for q in range(n):
-                one[q] = store(i[q])
+                one[q] = store(i[q], one[q])
             for q in range(n):
                 other[q] = one[q]
             one, other = gates[3 * k + j, p], d_pre[3 * k + j, y - low]
             for q in range(n):
-                one[q] = store(tanh_c[q])
+                one[q] = store(tanh_c[q], one[q])
             for q in range(n):
                 other[q] = one[q]
 
 
 @part
-def _edge_back(d_near: Bits, taps: NDArray[np.int64], low: int, high: int, past: tuple[int, int], d_edge: Real) -> None:
+def _edge_back(d_near: Raw, taps: NDArray[np.int64], low: int, high: int, past: tuple[int, int], d_edge: Real) -> None:
     """Transpose of _gather where it takes from edge: d_near (taps * k, high - low, n) summed to d_edge."""
     n, k = d_near.shape[2], d_edge.shape[1]
     for t in range(taps.shape[0]):
@@ -225,7 +220,7 @@ def _edge_back(d_near: Bits, taps: NDArray[np.int64], low: int, high: int, past:
 
 
 class FusedRecurrence(torch.autograd.Function):
-    """Hidden states (k, h * w, n) of one direction from its input-to-state map (4k, h * w, n), both bfloat16.
+    """Hidden states (k, h * w, n) of one direction from its input-to-state map (4k, h * w, n), of one type.
 
     w_ss (taps * k, 4k), h0 and c0 (k,), steps: as Recurrence has them. The map must not be used afterwards: its memory
     is.
@@ -243,9 +238,9 @@ class FusedRecurrence(torch.autograd.Function):
         nears, past = [], (0, 0, 0, 0)
         for s, inside in enumerate(steps.inside):
             near = gates.new_empty(len(taps) * k, inside[1] - inside[0], n)
-            _gather(bits(h), bits(edge), taps, *inside, past, bits(near))
+            _gather(raw(h), raw(edge), taps, *inside, past, raw(near))
             pre = torch.mm(w.t(), near.flatten(1)).view(k4, -1, n)
-            _step(bits(gates), bits(pre), *inside, *places.of(s), c.numpy(), before.numpy(), bits(h), real)
+            _step(raw(gates), raw(pre), *inside, *places.of(s), c.numpy(), before.numpy(), raw(h), real)
             nears.append(near)
             past = (*inside, *places.of(s))
         ctx.save_for_backward(gates, before, w, *nears)
@@ -266,12 +261,12 @@ class FusedRecurrence(torch.autograd.Function):
             d_pre = gates.new_empty(4 * k, inside[1] - inside[0], n)
             (low, high), (place, per_cell) = inside, places.of(s)
             cells = low, high, place, per_cell
-            given = bits(grad), bits(d_near), taps, later
-            _step_back(bits(gates), *given, *cells, before.numpy(), d_c.numpy(), bits(d_pre), real)
+            given = raw(grad), raw(d_near), taps, later
+            _step_back(raw(gates), *given, *cells, before.numpy(), d_c.numpy(), raw(d_pre), real)
             d_w += torch.mm(nears[s].flatten(1), d_pre.flatten(1).t())
             d_near = torch.mm(w, d_pre.flatten(1)).view(len(taps) * k, -1, n)
             past = steps.inside[s - 1] if s else (0, 0)
-            _edge_back(bits(d_near), taps, low, high, past, d_edge.numpy())
+            _edge_back(raw(d_near), taps, low, high, past, d_edge.numpy())
             later = inside
         d_h0 = d_edge if steps.learned_outside else d_edge[len(taps) : -len(taps)]  # beyond the ends is 0, not h0
         return gates, d_w, d_h0.sum(0), d_c.sum((1, 2)), None, None

@@ -22,8 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from pixzip.errors import TrainingDataError
 from pixzip.frame import MIDDLE, picture_errors
-from pixzip.nets.fused import softmax_nats
-from pixzip.nets.fused_recurrence import is_fused
+from pixzip.nets.fused import on_cpu, softmax_nats
 from pixzip.nets.masked_conv import pixel_order
 from pixzip.nets.masks import colours
 
@@ -113,8 +112,8 @@ def nats_of(outputs: Tensor, symbols: Tensor, kind: str) -> Tensor:
 
 
 def sum_of_nats(outputs: Tensor, symbols: Tensor, kind: str) -> Tensor:
-    """The sum of nats_of, a float64 scalar; where outputs are bfloat16 on a CPU, in one pass that overwrites them."""
-    if kind == "binary" or not is_fused(outputs):
+    """The sum of nats_of, a float64 scalar; where the compiled passes are for them, in one that overwrites them."""
+    if kind == "binary" or not on_cpu(outputs):
         return nats_of(outputs, symbols, kind).sum(dtype=torch.float64)
     rows, true, _ = _rows(outputs, symbols)
     total: Tensor = _SoftmaxNats.apply(rows, true.flatten())
@@ -128,7 +127,7 @@ def _rows(outputs: Tensor, symbols: Tensor) -> tuple[Tensor, Tensor, tuple[int, 
 
 
 class _SoftmaxNats(torch.autograd.Function):
-    """Sum of −log softmax of bfloat16 logits (m, 256) at symbols (m,); the gradient takes the place of the logits."""
+    """Sum of −log softmax of logits (m, 256) at symbols (m,); the gradient takes the place of the logits."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, symbols: Tensor) -> Tensor:

@@ -33,11 +33,14 @@ from pixzip.nets.exponents import (
 from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.fused import clear_cut, integer_gates, integer_softmax_nats
 from pixzip.nets.layers import CONV_TAPS, IS_TAPS, SS_TAPS, ConvBlock, Linear, RowLstm, gather_taps
+from pixzip.nets.precision import fastest_products
 from pixzip.nets.tables import Tables
 from pixzip.nets.trunk import HEAD_CHUNK, Nats, TrunkModel
 from pixzip.runtime import kernels
+from pixzip.runtime.multiply import INTEGERS
 
-GRADIENT = torch.bfloat16
+#: Products of the backward passes.
+GRADIENT = fastest_products()
 
 
 def power(exponent: Tensor) -> Tensor:
@@ -119,7 +122,7 @@ def matmul(a: Tensor, w: Tensor) -> Tensor:
     return (a.float() @ w.float()).to(torch.int32)
 
 
-def _int8_engine_is_exact() -> bool:
+def int8_engine_is_exact() -> bool:
     """Whether torch's int8 product is right on extreme operands (without VNNI it saturates)."""
     a = torch.full((32, 512), -127, dtype=torch.int8)
     w = torch.full((512, 64), 127, dtype=torch.int8)
@@ -127,7 +130,8 @@ def _int8_engine_is_exact() -> bool:
     return bool((torch._int_mm(a, w) == (a.float() @ w.float()).to(torch.int32)).all())
 
 
-INT8_MATMUL = _int8_engine_is_exact()
+#: Without instructions for products of bytes torch multiplies them one by one.
+INT8_MATMUL = INTEGERS.itemsize == 1 and int8_engine_is_exact()
 
 
 def stream_integers(x: Tensor, stream: int) -> Tensor:
@@ -328,7 +332,7 @@ class QuantisedHeadLoss(torch.autograd.Function):
             s = slice(lo, lo + chunk)
             a = to_int8(x[s], 2.0**feature)
             hidden, logits = head_logits(a, known_errors[:, s].contiguous(), q)
-            nats, d_logits = integer_softmax_nats(logits, 2.0**-LOGIT, symbols[s], grads[4])
+            nats, d_logits = integer_softmax_nats(logits, 2.0**-LOGIT, symbols[s], grads[4], GRADIENT)
             total += nats
             grads[3] += real_hidden(hidden, e.h).t() @ d_logits
             d_hidden = clear_cut(d_logits @ v_real.t(), hidden)

@@ -31,7 +31,7 @@ else:
 
 OPTIMISERS = ("adamw", "rmsprop", "muon")
 DECAYS = ("cosine", "linear")
-PRECISIONS = ("bfloat16", "float32")
+PRECISIONS = ("auto", "bfloat16", "float32")
 
 Tables = dict[str, Any]
 
@@ -52,7 +52,8 @@ class TrainingSettings:
     (``accumulate``) each process takes its share. ``average`` is the decay of a moving average of the weights, which
     is then what is validated and shipped; 0 turns it off. ``other_rate`` is that of the parameters that Muon leaves to
     AdamW; 0: as ``rate``. A loss ``spike`` times its smoothed level brings the run back to a good checkpoint, as a
-    loss that is not finite does, at most ``setbacks`` times; 0 turns spikes off.
+    loss that is not finite does, at most ``setbacks`` times; 0 turns spikes off. ``precision`` is that of the float
+    phase's products; auto: bfloat16 where the device has instructions for it, float32 elsewhere.
     """
 
     steps: int = 6500
@@ -75,7 +76,7 @@ class TrainingSettings:
     average: float = 0.0
     batch: int = 12
     accumulate: int = 1
-    precision: str = "bfloat16"
+    precision: str = "auto"
     recompute: bool = False
     compile: bool = False
     seed: int = 0

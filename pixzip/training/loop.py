@@ -20,6 +20,7 @@ from pixzip.data.crops import Pixels, RandomCrops, ahead, centre_crops
 from pixzip.data.split import load_split
 from pixzip.errors import OutputError, TrainingDataError, TrainingError
 from pixzip.files import staged
+from pixzip.nets.precision import products
 from pixzip.training import integers
 from pixzip.training.checkpoint import LAST, Run, Setback, read_good, read_last, write_best, write_last
 from pixzip.training.config import Config, levels_of, to_tables, to_toml
@@ -80,6 +81,7 @@ class Trainer:
             if not hasattr(self.run.network, "recompute"):
                 raise TrainingError(f"training.recompute: {self.run.config.architecture} cannot recompute its layers")
             self.run.network.recompute = True
+        self.dtype = products(settings.precision, next(self.run.network.parameters()).device.type)
         self._float_nats: Callable[[Any, torch.dtype], Tensor] = self.run.network.nats
         if settings.compile:
             self._float_nats = torch.compile(self.run.network.nats)
@@ -107,13 +109,13 @@ class Trainer:
 
     def gradients(self, parts: list[list[Share]]) -> float:
         """Put the gradients of the whole batch, over all processes, in place; returns its bits/dim."""
-        parameters, precision = trained(self.run.network), self.run.config.training.precision
+        parameters = trained(self.run.network)
         for p in parameters:
             p.grad = None
         sub_pixels = sum(share.crops.size for part in parts for share in part) * self.processes.world
         loss = 0.0
         for part in parts:
-            tasks = [Task(share.crops, precision, self.run.exponents, sub_pixels, share.batch) for share in part]
+            tasks = [Task(share.crops, self.dtype, self.run.exponents, sub_pixels, share.batch) for share in part]
             for mean, gradients in self.workers.map(self.computed, self.run.network, tasks):
                 loss += mean
                 for p, gradient in zip(parameters, gradients, strict=True):
@@ -167,7 +169,7 @@ class Trainer:
         count = max(1, _VALIDATION_PX // (crops.shape[1] * crops.shape[2]))
         starts = range(0, len(crops), count)[self.processes.rank :: self.processes.world]
         exponents, at_once = run.exponents if integer else None, self.workers.count
-        tasks = [Task(crops[start : start + count], "float32", exponents) for start in starts]
+        tasks = [Task(crops[start : start + count], torch.float32, exponents) for start in starts]
         found: list[Outcome] = []
         weights = run.average.in_place(run.network) if run.average is not None else nullcontext()
         with weights, torch_threads(self.workers.inside):
@@ -333,6 +335,8 @@ def train(
     crops_at_once = config.training.batch // (processes.world * config.training.accumulate)
     workers = Workers() if by_torch else Workers.sharing(crops_at_once)
     trainer = Trainer(run, crops, held_out, folder, processes, workers)
+    if config.training.precision == "auto" and trainer.dtype is torch.float32:
+        say("products in float32: this processor has no instructions for bfloat16")
     if processes.leads:
         _make_folder(folder)
     if trainer.resume(allow_changes=allow_changes):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pixzip.errors import TrainingError
+from pixzip.nets.precision import fastest_products
 from pixzip.training.config import TrainingSettings
 
 
@@ -19,8 +20,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
     In bfloat16, as there, where the device multiplies such matrices faster.
     """
-    fast = matrix.device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    x = matrix.bfloat16() if fast else matrix.float()
+    x = matrix.to(fastest_products(matrix.device.type))
     tall = x.shape[0] > x.shape[1]
     x = x.t() if tall else x
     x = x / (x.norm() + 1e-7)

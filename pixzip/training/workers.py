@@ -46,12 +46,12 @@ _F_SETPIPE_SZ, _PIPE_BYTES = 1031, 1 << 20
 class Task:
     """Crops (n, h, w, planes), and what is wanted of them.
 
-    Of the float network in a precision, or of its integers where there are exponents: the nats, and where
+    Of the float network with products in dtype, or of its integers where there are exponents: the nats, and where
     ``sub_pixels`` is not 0 the nats and their gradients divided by it. ``batch``: the crops prepared, where they are.
     """
 
     crops: Pixels
-    precision: str
+    dtype: torch.dtype
     exponents: Exponents | None = None
     sub_pixels: int = 0
     batch: Any = None
@@ -71,7 +71,7 @@ def computed(network: Any, task: Task, float_nats: Callable[[Any, torch.dtype], 
         if task.exponents is not None:
             nats = integers.integer_nats(network, batch, task.exponents)
         else:
-            nats = (float_nats or network.nats)(batch, getattr(torch, task.precision))
+            nats = (float_nats or network.nats)(batch, task.dtype)
         if not task.sub_pixels:
             return Outcome(nats.item())
         mean = nats / task.sub_pixels
