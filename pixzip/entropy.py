@@ -23,6 +23,32 @@ _TOTAL = 1 << PRECISION
 _ENCODE_AT_ONCE = 1 << 17
 
 
+@jit
+def _fill_rows(
+    left: NDArray[np.uint32], frequency: NDArray[np.uint32], symbols: NDArray[np.int32], rows: NDArray[np.float32]
+) -> bool:
+    """See interval_rows; whether every row is non-negative. rows (n, 2) or (n, 3), whose sums are 2^24 - 2 or - 3."""
+    two, good = rows.shape[1] == 2, True
+    for i in range(len(left)):
+        start, size = np.int64(left[i]), np.int64(frequency[i])
+        rest = _TOTAL - start - size
+        if start == 0 and two:
+            symbol, a, b, c = 0, size - 1, rest - 1, 0
+        elif two:
+            symbol, a, b, c = 1, start - 1, size - 1, 0
+        elif start == 0:
+            symbol, a, b, c = 0, size - 1, rest - 2, 0
+        elif rest == 0:
+            symbol, a, b, c = 2, 0, start - 2, size - 1
+        else:
+            symbol, a, b, c = 1, start - 1, size - 1, rest - 1
+        symbols[i], rows[i, 0], rows[i, 1] = symbol, a, b
+        if not two:
+            rows[i, 2] = c
+        good &= (a >= 0) & (b >= 0) & (c >= 0)
+    return good
+
+
 def interval_rows(
     left: NDArray[np.uint32], frequency: NDArray[np.uint32]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -30,23 +56,14 @@ def interval_rows(
 
     A row w makes symbol i cost w_i + 1 out of 2^24 when sum(w) = 2^24 - 3: [left - 1, f - 1, rest - 1], with the true
     symbol first at the left edge and last at the right edge. Where all are at an edge, rows have two symbols: in binary
-    pictures left or rest may be 1, which three cannot share.
+    pictures left or rest may be 1, which three cannot share. Raises AssertionError for intervals that no row has.
     """
-    start, size = left.astype(np.int64), frequency.astype(np.int64)
-    rest = _TOTAL - start - size
-    if ((start == 0) | (rest == 0)).all():
-        symbols = (start > 0).astype(np.int32)
-        first = np.where(start == 0, size, start)
-        return symbols, np.stack([first - 1, _TOTAL - first - 1], axis=1).astype(np.float32)
-    symbols = np.ones(len(start), dtype=np.int32)
-    rows = np.stack([start - 1, size - 1, rest - 1], axis=1)
-    at_left, at_right = start == 0, rest == 0
-    rows[at_left] = np.stack([size - 1, rest - 2, np.zeros_like(rest)], axis=1)[at_left]
-    rows[at_right] = np.stack([np.zeros_like(start), start - 2, size - 1], axis=1)[at_right]
-    symbols[at_left], symbols[at_right] = 0, 2
-    if len(rows) and (rows.min() < 0 or (rows.sum(axis=1) != _TOTAL - 3).any()):
-        raise AssertionError("interval rows must be non-negative and sum to 2^24 - 3")
-    return symbols, rows.astype(np.float32)
+    at_edge = (left == 0) | (left + frequency == _TOTAL)
+    symbols = np.empty(len(left), dtype=np.int32)
+    rows = np.empty((len(left), 2 if at_edge.all() else 3), dtype=np.float32)
+    if not _fill_rows(left, frequency, symbols, rows):
+        raise AssertionError("the weights of an interval's row must be non-negative")
+    return symbols, rows
 
 
 @cache

@@ -220,6 +220,14 @@ def test_two_entry_rows_are_valid_at_both_edges(left: int, f: int) -> None:
     assert (sizes[: symbols[0]].sum(), sizes[symbols[0]]) == (left, f)
 
 
+@pytest.mark.parametrize(("left", "f"), [(0, 0), (5, 0), (2**24, 1), (1, 2**24), (0, 2**24), (0, 2**24 - 1)])
+def test_an_interval_without_a_row_is_refused(left: int, f: int) -> None:
+    """Empty, beyond 2^24, or without room for the two symbols beside it."""
+    lefts, sizes = (np.array(both, dtype=np.uint32) for both in ((9, left), (77, f)))
+    with pytest.raises(AssertionError, match="non-negative"):
+        interval_rows(lefts, sizes)
+
+
 # The lane table and the end of a lane.
 
 
