@@ -39,7 +39,10 @@ device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), def
 @click.option("--data", help="Training pictures: a folder, or DATASET/PART:PLACE such as cifar10/train:FOLDER.")
 @click.option("--validation", help="Pictures to judge by, likewise. Default: a fixed share of --data.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
-@click.option("--init", help="Begin with the weights of another run's checkpoint; a trunk may be larger than it.")
+@click.option(
+    "--init",
+    help="Begin with the weights of another run's checkpoint, or of a model by name or file; a trunk may be larger.",
+)
 @cache_option
 @device_option
 @click.option("--threads", type=click.IntRange(1), help="Default: as many as there are cores.")

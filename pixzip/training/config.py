@@ -45,8 +45,8 @@ class TrainingSettings:
     be prolonged. Phase two (``quantised_steps``; the default network): the same on the network's integers,
     from ``quantised_rate`` down to ``quantised_rate * quantised_final``.
 
-    ``init`` is the checkpoint of another run whose weights this one begins with, the network being the same or, a
-    trunk, larger. Only such a run may do without a float phase.
+    ``init`` is the checkpoint of another run, or a model, whose weights this one begins with, the network being the
+    same or, a trunk, larger. Only such a run may do without a float phase.
 
     ``batch`` crops make a step, whatever number of processes they are spread over and in however many parts
     (``accumulate``) each process takes its share. ``average`` is the decay of a moving average of the weights, which

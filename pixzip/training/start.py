@@ -1,49 +1,72 @@
-"""Another run's checkpoint → the weights that a run begins with."""
+"""Another run's checkpoint, or a model → the weights that a run begins with."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
-from pixzip.errors import TrainingError
+from pixzip.errors import ModelError, ModelNotFoundError, TrainingError
+from pixzip.model_file import find_model
 from pixzip.nets.growth import grown
 from pixzip.nets.trunk import TrunkConfig
+from pixzip.thaw import thawed
 from pixzip.training.checkpoint import Run, load_run, read_checkpoint
-from pixzip.training.config import differences, to_tables
+from pixzip.training.config import Config, differences, to_tables
 from pixzip.training.optimisers import Average
 
 
 def begin_from(run: Run, name: str) -> None:
     """Give a run that has taken no step the float weights of the checkpoint of this name, averaged where it has such.
 
-    A trunk may be larger than the checkpoint's: it begins with the same function (pixzip.nets.growth). Raises
-    TrainingError for what is no checkpoint, and for one of another network, naming what differs.
+    Or those that the integers of a model stand for, by its name or file (pixzip.thaw). A trunk may be larger than it:
+    it begins with the same function (pixzip.nets.growth). Raises TrainingError for what is neither, and for another
+    network, naming what differs.
     """
-    data = read_checkpoint(Path(name))
-    source = load_run(data, name)
-    if run.config.model == source.config.model:
-        network = source.network
-    elif isinstance(run.config.model, TrunkConfig) and isinstance(source.config.model, TrunkConfig):
+    source = _source(name)
+    network, wanted = source.network, run.config
+    if isinstance(wanted.model, TrunkConfig) and isinstance(source.config.model, TrunkConfig):
         try:
-            network = grown(source.network, run.config.model, run.config.training.seed)
+            network = grown(network, wanted.model, wanted.training.seed)
         except TrainingError as error:
             raise TrainingError(f"{name}: weights of another network: model.{error}") from None
-    else:
-        raise TrainingError(f"{name}: weights of another network: {_differing(source, run)}")
+    elif wanted.model != source.config.model:
+        raise TrainingError(f"{name}: weights of another network: {_differing(source.config, wanted)}")
     with torch.no_grad():
         weights = dict(network.named_parameters())
         for key, p in run.network.named_parameters():
             p.copy_(weights[key])
     if run.average is not None:
         run.average = Average(run.network, run.average.decay)
-    run.start = hashlib.sha256(data).hexdigest()[:32]
+    run.start = hashlib.sha256(source.data).hexdigest()[:32]
 
 
-def _differing(source: Run, run: Run) -> str:
-    """What differs between the networks of two runs."""
-    was, now = source.config, run.config
+class _Source(NamedTuple):
+    """The bytes of a checkpoint or model, its network in float, and a configuration with it."""
+
+    data: bytes
+    network: Any
+    config: Config
+
+
+def _source(name: str) -> _Source:
+    """What has this name: a model first, as everywhere."""
+    try:
+        model = find_model(name)
+    except ModelNotFoundError as error:
+        raise TrainingError(f"training.init: {error}") from None
+    except ModelError:  # a checkpoint, or neither
+        data = read_checkpoint(Path(name))
+        run = load_run(data, name)
+        return _Source(data, run.network, run.config)
+    network, _ = thawed(model)
+    return _Source(model.data, network, Config(network.config))
+
+
+def _differing(was: Config, now: Config) -> str:
+    """What differs between the networks of two configurations."""
     if was.architecture != now.architecture:
         return f"model.architecture {was.architecture}, now {now.architecture}"
     return "; ".join(d for d in differences(to_tables(was), to_tables(now)) if d.startswith("model."))
