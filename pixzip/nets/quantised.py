@@ -320,20 +320,25 @@ class QuantisedHeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
-        ctx, x, known_errors, phi, symbols, w, p, b, v, c, q: HeadIntegers, exponents: Exponents, colour, chunk
+        ctx, x, known_errors, phi, symbols, w, p, b, v, c, q: HeadIntegers, exponents: Exponents, colour, wanted
     ):
-        """x (m, t) on the stream's grid; known_errors (colours, m); phi (m, j) their basis functions; symbols (m,)."""
+        """x (m, t) on the stream's grid; known_errors (colours, m); phi (m, j) their basis functions; symbols (m,).
+
+        wanted: whether gradients are.
+        """
         e, feature = exponents.heads[colour], exponents.feature
         w_real, v_real = q.hidden.real, q.logit.real
         grads = [torch.zeros(part.shape) for part in (w, p, b, v, c)]
         dx = torch.empty_like(x)
         total = torch.zeros((), dtype=torch.float64)
-        for lo in range(0, x.shape[0], chunk):
-            s = slice(lo, lo + chunk)
+        for lo in range(0, x.shape[0], HEAD_CHUNK):
+            s = slice(lo, lo + HEAD_CHUNK)
             a = to_int8(x[s], 2.0**feature)
             hidden, logits = head_logits(a, known_errors[:, s].contiguous(), q)
             nats, d_logits = integer_softmax_nats(logits, 2.0**-LOGIT, symbols[s], grads[4], GRADIENT)
             total += nats
+            if not wanted:
+                continue
             grads[3] += real_hidden(hidden, e.h).t() @ d_logits
             d_hidden = clear_cut(d_logits @ v_real.t(), hidden)
             grads[2] += d_hidden.sum(0)
@@ -381,5 +386,5 @@ def quantised_loss(model: TrunkModel, inputs: Tensor, errors: Tensor, e: Exponen
         q = HeadIntegers.of(p, model.basis, e.feature, e.heads[colour])
         seen = phi[:, : width * colour].contiguous()
         args = (stream, by_colour[:colour], seen, symbols[:, colour], p["w"], p["p"], p["b"], p["v"], p["c"])
-        nats.append(QuantisedHeadLoss.apply(*args, q, e, colour, HEAD_CHUNK))
+        nats.append(QuantisedHeadLoss.apply(*args, q, e, colour, torch.is_grad_enabled()))
     return nats[0], nats[1], nats[2]
