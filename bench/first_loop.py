@@ -1,11 +1,14 @@
 """The first training loop and today's → pixels per second on all cores, taking turns on one machine.
 
     git worktree add FOLDER 0cea265                 # the loop whose speed was recorded first
-    python bench/first_loop.py FOLDER [--blocks clclclc ...]
+    python bench/first_loop.py FOLDER [--sizes ...] [--precision float32]
 
 Both train the same network from the same seed with AdamW, the same rates and crops of the same photograph (not the same
 crops: they are drawn otherwise today), each in a process of its own with the settings of docs/training.md for the
 memory. One runs some steps while the other waits. Wall clock, so nothing else may run; medians over the turns.
+
+The first loop multiplies in bfloat16 on every processor, and so does today's here; where there are no instructions for
+that, both are better compared in float32.
 """
 
 from __future__ import annotations
@@ -30,24 +33,26 @@ _TO_THE_END = ExitStack()
 _BATCH, _CROP, _RATE, _WARMUP = 12, 64, 2.5e-3, 300
 
 
-def first_loop(sizes: dict[str, Any], threads: int) -> Any:
+def first_loop(sizes: dict[str, Any], threads: int, precision: str) -> Any:
     """A function of a number of steps that runs so many; returns the bits/dim of each."""
+    import pixzip.train as train  # type: ignore[import-not-found]
     import torch
     from PIL import Image
-    from pixzip.train import Run, TrainConfig  # type: ignore[import-not-found]
 
     from pixzip.data import RandomCrops  # type: ignore[attr-defined]
     from pixzip.nets.trunk import TrunkConfig
 
     torch.set_num_threads(threads)
-    config = TrainConfig(model=TrunkConfig(**sizes), rate=_RATE, warmup=_WARMUP, batch=_BATCH, crop=_CROP)
-    run = Run.new(config)
+    nats, dtype = train.batch_nats, getattr(torch, precision)
+    train.batch_nats = lambda model, batch, exponents, _: nats(model, batch, exponents, dtype)
+    config = train.TrainConfig(model=TrunkConfig(**sizes), rate=_RATE, warmup=_WARMUP, batch=_BATCH, crop=_CROP)
+    run = train.Run.new(config)
     photo = [np.asarray(Image.open(_PHOTO).convert("RGB"))]
     batches = RandomCrops(photo, _CROP, _BATCH, 0, 0.06).from_step(0)
     return lambda steps: [run.step(batch) for batch in islice(batches, steps)]
 
 
-def todays_loop(sizes: dict[str, Any], threads: int) -> Any:
+def todays_loop(sizes: dict[str, Any], threads: int, precision: str) -> Any:
     """As first_loop."""
     import torch
     from PIL import Image
@@ -65,7 +70,7 @@ def todays_loop(sizes: dict[str, Any], threads: int) -> Any:
 
     keep_memory()
     torch.set_num_threads(1)
-    settings = TrainingSettings(rate=_RATE, warmup=_WARMUP, batch=_BATCH, steps=10**6)
+    settings = TrainingSettings(rate=_RATE, warmup=_WARMUP, batch=_BATCH, steps=10**6, precision=precision)
     config = Config(TrunkConfig(**sizes), settings, DataSettings(crop=_CROP, gray_share=0.06, planes=3))
     crops = RandomCrops(pictures_of(np.asarray(Image.open(_PHOTO).convert("RGB"))), config.data, 0)
     nothing = np.zeros((1, 8, 8, 3), np.uint8)
@@ -87,8 +92,9 @@ def todays_loop(sizes: dict[str, Any], threads: int) -> Any:
 class Loop:
     """One of them in a process of its own."""
 
-    def __init__(self, which: str, package: Path, sizes: dict[str, Any], threads: int) -> None:
+    def __init__(self, which: str, package: Path, sizes: dict[str, Any], threads: int, precision: str) -> None:
         words = [sys.executable, __file__, "--worker", which, "--threads", str(threads), "--sizes", json.dumps(sizes)]
+        words += ["--precision", precision]
         environment = os.environ | _MEMORY | {"PYTHONPATH": str(package)}
         self._process = subprocess.Popen(
             [*words, str(package)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -108,9 +114,9 @@ class Loop:
         self._process.wait()
 
 
-def work(which: str, sizes: dict[str, Any], threads: int) -> None:
+def work(which: str, sizes: dict[str, Any], threads: int, precision: str) -> None:
     """Run the steps that are asked for on standard input."""
-    run = {"first": first_loop, "today": todays_loop}[which](sizes, threads)
+    run = {"first": first_loop, "today": todays_loop}[which](sizes, threads, precision)
     for line in sys.stdin:
         start = time.perf_counter()
         bits = run(int(line))
@@ -123,15 +129,17 @@ def work(which: str, sizes: dict[str, Any], threads: int) -> None:
 @click.option("--threads", default=os.cpu_count() or 1, show_default=True)
 @click.option("--turns", default=20, show_default=True)
 @click.option("--steps", default=5, show_default=True, help="Of a turn.")
+@click.option("--precision", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", show_default=True)
 @click.option("--worker", hidden=True)
-def main(folder: Path, sizes: str, threads: int, turns: int, steps: int, worker: str | None) -> None:
+def main(folder: Path, sizes: str, threads: int, turns: int, steps: int, precision: str, worker: str | None) -> None:
     """Train with the loop in FOLDER and with today's, by turns."""
     network = json.loads(sizes)
     if worker:
-        work(worker, network, threads)
+        work(worker, network, threads, precision)
         return
     own = Path(__file__).resolve().parent.parent
-    loops = {"first": Loop("first", folder, network, threads), "today": Loop("today", own, network, threads)}
+    both = {"first": folder, "today": own}
+    loops = {name: Loop(name, package, network, threads, precision) for name, package in both.items()}
     pixels = _BATCH * _CROP**2 * steps
     times: dict[str, list[float]] = {name: [] for name in loops}
     bits: dict[str, list[float]] = {name: [] for name in loops}

@@ -304,6 +304,13 @@ def test_calibration_ends_where_no_single_exponent_can_improve_the_last_ones() -
     start, e = calibrate(CONFIG.blocks, observe(model, inputs, errors)), calibrated(model, inputs, errors, TABLES)
     assert e.stream == start.stream
     assert nats(e) < nats(start)
+    whole, least = start, nats(start)  # the same search, by the whole loss each time
+    for path in start.paths():
+        for by in (1, -1):
+            changed = whole.changed(path, by)
+            while changed is not None and (now := nats(changed)) < least:
+                whole, least, changed = changed, now, changed.changed(path, by)
+    assert e == whole
     for by in (1, -1):
         last = e.changed(("heads", 2, "h"), by)
         assert last is not None and nats(last) >= nats(e)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from pixzip.nets.exponents import Exponents, calibrate
 from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.layers import CONV_TAPS, ConvBlock, Linear, RowLstm, gather_taps
-from pixzip.nets.quantised import quantised_loss
+from pixzip.nets.quantised import after_block, entering_stream, head_nats
 from pixzip.nets.tables import Tables
 from pixzip.nets.trunk import INPUT_SCALE, TrunkModel
 
@@ -44,18 +46,32 @@ def observe(model: TrunkModel, inputs: Tensor, errors: Tensor) -> dict[str, Tens
 def calibrated(model: TrunkModel, inputs: Tensor, errors: Tensor, tables: Tables) -> Exponents:
     """Exponents of a trained float model from sample crops: those of least squared error, then improved by the loss.
 
-    Squared error keeps the few large values whole; the loss would mostly rather cut them and see small ones finer.
+    Squared error keeps the few large values whole; the loss would mostly rather cut them and see small ones finer. The
+    exponents are gone through in the order of execution, so what comes before one is computed once.
     """
-
-    def nats(e: Exponents) -> float:
-        with torch.no_grad():
-            return sum(part.item() for part in quantised_loss(model, inputs, errors, e, tables))
-
     best = calibrate(model.config.blocks, observe(model, inputs, errors))
-    least = nats(best)
-    for path in best.paths():
-        for by in (1, -1):
-            changed = best.changed(path, by)
-            while changed is not None and (now := nats(changed)) < least:
-                best, least, changed = changed, now, changed.changed(path, by)
+    n, h, w, _ = inputs.shape
+    m, every = FlatMap(n, h, w), range(3)
+
+    def nats(e: Exponents, x: Tensor, first: int, colours: Iterable[int]) -> dict[int, float]:
+        """Of each colour, from the stream before block ``first``."""
+        for i in range(first, len(e.blocks)):
+            x = after_block(model, i, x, m, e, tables)
+        return {colour: head_nats(model, x, errors, m, e, colour).item() for colour in colours}
+
+    with torch.no_grad():
+        x, at = entering_stream(model, inputs, m, best), 0
+        least = nats(best, x, at, every)
+        for path in best.paths():
+            group, i, _ = path
+            first, colours = (i if group == "blocks" else len(best.blocks)), ([i] if group == "heads" else every)
+            for j in range(at, first):
+                x = after_block(model, j, x, m, best, tables)
+            at = first
+            for by in (1, -1):
+                while (changed := best.changed(path, by)) is not None:
+                    now = nats(changed, x, first, colours)
+                    if sum(now.values()) >= sum(least[colour] for colour in colours):
+                        break
+                    best, least = changed, least | now
     return best

@@ -357,34 +357,46 @@ class QuantisedHeadLoss(torch.autograd.Function):
         return dx, None, None, None, dw, dp, db, dv, dc, None, None, None, None
 
 
+def entering_stream(model: TrunkModel, inputs: Tensor, m: FlatMap, e: Exponents) -> Tensor:
+    """Residual stream before the first block, of inputs (n, h, w, INPUTS) int8: (size, channels)."""
+    real = m.pack(inputs, torch.float32) * 2.0**-INPUT
+    return QuantisedLinear.apply(None, real, model.w_in, model.b_in, m, INPUT, e.stream)
+
+
+def after_block(model: TrunkModel, i: int, x: Tensor, m: FlatMap, e: Exponents, tables: Tables) -> Tensor:
+    """Residual stream after block i, from that before it."""
+    (_, p), eb = model.block_parts()[i], e.blocks[i]
+    if isinstance(eb, ConvExponents):
+        return QuantisedConvBlock.apply(x, p["w1"], p["b1"], p["w2"], p["b2"], m, eb, e.stream)
+    h = QuantisedRowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m, eb, tables)
+    return QuantisedLinear.apply(x, h, p["w_up"], p["b_up"], m, STATE, e.stream)
+
+
 def quantised_stream(model: TrunkModel, inputs: Tensor, m: FlatMap, e: Exponents, tables: Tables) -> Tensor:
     """Residual stream after the last block, as TrunkModel.stream."""
-    real = m.pack(inputs, torch.float32) * 2.0**-INPUT
-    x = QuantisedLinear.apply(None, real, model.w_in, model.b_in, m, INPUT, e.stream)
-    for (_, p), eb in zip(model.block_parts(), e.blocks, strict=True):
-        if isinstance(eb, ConvExponents):
-            x = QuantisedConvBlock.apply(x, p["w1"], p["b1"], p["w2"], p["b2"], m, eb, e.stream)
-        else:
-            h = QuantisedRowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m, eb, tables)
-            x = QuantisedLinear.apply(x, h, p["w_up"], p["b_up"], m, STATE, e.stream)
+    x = entering_stream(model, inputs, m, e)
+    for i in range(len(e.blocks)):
+        x = after_block(model, i, x, m, e, tables)
     return x
+
+
+def head_nats(model: TrunkModel, x: Tensor, errors: Tensor, m: FlatMap, e: Exponents, colour: int) -> Tensor:
+    """Nats of one colour, summed over a batch, from the residual stream (size, channels) after the last block."""
+    stream = m.unpack(x).reshape(-1, model.config.channels)
+    flat, p = errors.reshape(-1, 3), model.head_parts()[colour]
+    known = flat[:, :colour].long().clamp(-128, 127) + 128
+    phi = model.basis.to(GRADIENT)[known].flatten(1)
+    by_colour = flat.t()[:colour].contiguous()
+    q = HeadIntegers.of(p, model.basis, e.feature, e.heads[colour])
+    args = (stream, by_colour, phi, flat[:, colour].long() & 255, p["w"], p["p"], p["b"], p["v"], p["c"])
+    nats: Tensor = QuantisedHeadLoss.apply(*args, q, e, colour, torch.is_grad_enabled())
+    return nats
 
 
 def quantised_loss(model: TrunkModel, inputs: Tensor, errors: Tensor, e: Exponents, tables: Tables) -> Nats:
     """Nats of R, G and B, summed over a batch, as TrunkModel.loss but from the integers a decoder has."""
     n, h, w, _ = inputs.shape
     m = FlatMap(n, h, w)
-    stream = m.unpack(quantised_stream(model, inputs, m, e, tables)).reshape(-1, model.config.channels)
-    flat = errors.reshape(-1, 3).long()
-    symbols, known = flat & 255, flat.clamp(-128, 127) + 128
-    by_colour = errors.reshape(-1, 3).t().contiguous()
-    basis = model.basis.to(GRADIENT)
-    phi = torch.cat([basis[known[:, 0]], basis[known[:, 1]]], dim=1)
-    width = model.basis.shape[1]
-    nats = []
-    for colour, p in enumerate(model.head_parts()):
-        q = HeadIntegers.of(p, model.basis, e.feature, e.heads[colour])
-        seen = phi[:, : width * colour].contiguous()
-        args = (stream, by_colour[:colour], seen, symbols[:, colour], p["w"], p["p"], p["b"], p["v"], p["c"])
-        nats.append(QuantisedHeadLoss.apply(*args, q, e, colour, torch.is_grad_enabled()))
-    return nats[0], nats[1], nats[2]
+    x = quantised_stream(model, inputs, m, e, tables)
+    red, green, blue = (head_nats(model, x, errors, m, e, colour) for colour in range(3))
+    return red, green, blue
