@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.errors import ModelError, ModelNotFoundError
+from pixzip.files import ON_WINDOWS
 from pixzip.model_checks import (
     DTYPES,
     EXACT,
@@ -325,7 +326,7 @@ def added_folder() -> Path:
     """Where `pixzip models --add` puts models: $PIXZIP_MODELS, or pixzip/models in the user's data folder."""
     if chosen := os.environ.get("PIXZIP_MODELS"):
         return Path(chosen)
-    windows = os.environ.get("LOCALAPPDATA") if os.name == "nt" else None
+    windows = os.environ.get("LOCALAPPDATA") if ON_WINDOWS else None
     data = os.environ.get("XDG_DATA_HOME") or windows or os.path.expanduser("~/.local/share")
     return Path(data) / "pixzip" / "models"
 

@@ -245,3 +245,12 @@ def read_checkpoint(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether there is a file whose header says that it is a checkpoint."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return f'"{FORMAT}"'.encode() in file.read(min(length, 1 << 26))

@@ -22,7 +22,7 @@ from pixzip.model_file import Model, find_model
 from pixzip.nets.stack import Stack
 from pixzip.schedule import tiles_of
 from pixzip.training import integers
-from pixzip.training.checkpoint import Run, load_run
+from pixzip.training.checkpoint import Run, is_checkpoint, load_run, read_checkpoint
 
 #: Pictures of one size go through a network together, up to so many pixels.
 _BATCH_PX = 81920
@@ -100,16 +100,9 @@ def _lines(
 def _subject(model: str, device: str, planes: int) -> Subject:
     """A checkpoint where the file is one, else a model."""
     path = Path(model)
-    if path.is_file() and b'"pixzip-checkpoint"' in _head(path):
-        return subject_of_run(load_run(path.read_bytes(), model, device), model)
+    if is_checkpoint(path):
+        return subject_of_run(load_run(read_checkpoint(path), model, device), model)
     return subject_of_model(find_model(model), planes)
-
-
-def _head(path: Path) -> bytes:
-    """A safetensors file's header, which says what it is."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return file.read(min(length, 1 << 26))
 
 
 def subject_of_model(model: Model, planes: int) -> Subject:

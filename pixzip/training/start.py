@@ -13,7 +13,7 @@ from pixzip.model_file import find_model
 from pixzip.nets.growth import grown
 from pixzip.nets.trunk import TrunkConfig
 from pixzip.thaw import thawed
-from pixzip.training.checkpoint import Run, load_run, read_checkpoint
+from pixzip.training.checkpoint import Run, is_checkpoint, load_run, read_checkpoint
 from pixzip.training.config import Config, differences, to_tables
 from pixzip.training.optimisers import Average
 
@@ -52,15 +52,15 @@ class _Source(NamedTuple):
 
 
 def _source(name: str) -> _Source:
-    """What has this name: a model first, as everywhere."""
-    try:
-        model = find_model(name)
-    except ModelNotFoundError as error:
-        raise TrainingError(f"training.init: {error}") from None
-    except ModelError:  # a checkpoint, or neither
+    """The checkpoint, where the file is one, or the model of this name."""
+    if is_checkpoint(Path(name)):
         data = read_checkpoint(Path(name))
         run = load_run(data, name)
         return _Source(data, run.network, run.config)
+    try:
+        model = find_model(name)
+    except (ModelError, ModelNotFoundError) as error:
+        raise TrainingError(f"training.init: {error}") from None
     network, _ = thawed(model)
     return _Source(model.data, network, Config(network.config))
 
