@@ -58,7 +58,7 @@ def interval_rows(
     symbol first at the left edge and last at the right edge. Where all are at an edge, rows have two symbols: in binary
     pictures left or rest may be 1, which three cannot share. Raises AssertionError for intervals that no row has.
     """
-    at_edge = (left == 0) | (left + frequency == _TOTAL)
+    at_edge = (left == 0) | (left + frequency.astype(np.int64) == _TOTAL)
     symbols = np.empty(len(left), dtype=np.int32)
     rows = np.empty((len(left), 2 if at_edge.all() else 3), dtype=np.float32)
     if not _fill_rows(left, frequency, symbols, rows):

@@ -228,6 +228,12 @@ def test_an_interval_without_a_row_is_refused(left: int, f: int) -> None:
         interval_rows(lefts, sizes)
 
 
+@pytest.mark.parametrize(("left", "f"), [(0, 0), (2**24, 0), (0, 2**24), (2**32 - 1, 2**24 + 1)])
+def test_nor_is_one_at_an_edge_taken_for_two_symbols(left: int, f: int) -> None:
+    with pytest.raises(AssertionError, match="non-negative"):
+        interval_rows(np.array([left], dtype=np.uint32), np.array([f], dtype=np.uint32))
+
+
 # The lane table and the end of a lane.
 
 

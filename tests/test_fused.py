@@ -126,7 +126,7 @@ def test_columns_are_added(dtype: torch.dtype) -> None:
 def test_rectifying_adds_the_bias_first(dtype: torch.dtype) -> None:
     out, bias = random(30, 40), random(40, seed=1)
     got = fused.rectify(out.to(dtype).clone(), bias)
-    torch.testing.assert_close(got.float(), (out + bias).relu(), atol=0, rtol=2**-8)
+    torch.testing.assert_close(got.float(), (out + bias).relu(), atol=0, rtol=near(dtype, 2**-8))
     assert (got == 0).any() and (got > 0).any() and not (got < 0).any()
 
 
@@ -145,7 +145,7 @@ def test_bias_and_base_are_added_in_place(based: bool, dtype: torch.dtype) -> No
     out, bias, base = random(30, 40), random(40, seed=1), random(30, 40, seed=2)
     got = out.to(dtype).clone()
     fused.add_bias(got, bias, base.to(dtype) if based else None)
-    torch.testing.assert_close(got.float(), out + bias + based * base, atol=2**-7, rtol=2**-8)
+    torch.testing.assert_close(got.float(), out + bias + based * base, atol=near(dtype, 2**-7), rtol=near(dtype, 2**-8))
 
 
 @pytest.mark.parametrize("dtype", COMPILED)

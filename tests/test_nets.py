@@ -251,7 +251,9 @@ def quantised_logits(model: TrunkModel, e: Exponents, crops: np.ndarray[Any, Any
 
 @pytest.mark.parametrize("by_bytes", [True, False])
 def test_quantised_training_computes_the_runtime_integers(by_bytes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pixzip.nets.quantised.INT8_MATMUL", by_bytes and int8_engine_is_exact())
+    if by_bytes and not int8_engine_is_exact():
+        pytest.skip("torch's product of bytes is not exact here")
+    monkeypatch.setattr("pixzip.nets.quantised.INT8_MATMUL", by_bytes)
     model, crops = small_model(), picture_batch(1, 9, 23, seed=5)
     e, file = frozen(model, crops)
     np.testing.assert_array_equal(quantised_logits(model, e, crops), runtime_logits(file, crops))
@@ -395,5 +397,5 @@ def test_prior_starts_training_near_four_bits() -> None:
     model = TrunkModel(CONFIG)
     smooth = np.clip(np.random.default_rng(0).normal(128, 2, (1, 16, 16, 3)), 0, 255).astype(np.uint8)
     inputs, errors = tensors(prepare(smooth))
-    bits = sum(v.item() for v in model.loss(inputs, errors)) / errors.numel() / np.log(2)
+    bits = sum(v.item() for v in model.loss(inputs, errors, torch.float32)) / errors.numel() / np.log(2)
     assert bits < 4.5

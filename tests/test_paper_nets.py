@@ -20,7 +20,7 @@ from pixzip.nets.masks import colours, weight_mask  # noqa: E402
 from pixzip.nets.multiscale import MultiScaleConfig  # noqa: E402
 from pixzip.nets.network import build  # noqa: E402
 from pixzip.nets.pixelcnn import PixelCnnConfig  # noqa: E402
-from pixzip.nets.precision import fastest_products  # noqa: E402
+from pixzip.nets.precision import fastest_type  # noqa: E402
 from pixzip.nets.row_lstm import RowLstmConfig  # noqa: E402
 from pixzip.training.workers import torch_threads  # noqa: E402
 
@@ -409,7 +409,7 @@ def test_a_short_training_reduces_the_loss_and_moves_every_parameter(config: Any
     optimiser = torch.optim.RMSprop(network.parameters(), lr=2e-3)
     losses = []
     for _ in range(25):
-        loss = network.nats(batch, fastest_products()) / crops.size
+        loss = network.nats(batch, fastest_type()) / crops.size
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

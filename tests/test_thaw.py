@@ -37,7 +37,7 @@ def photograph() -> np.ndarray[Any, Any]:
 
 
 def random_model(blocks: str, seed: int = 0) -> Model:
-    """A model of random weights and biases, of which a hidden layer and the last block add nothing."""
+    """A model of random weights and biases, of which the last block adds nothing."""
     network, crops = TrunkModel(TrunkConfig(16, 24, 8, 16, blocks), seed), photograph()[:, :16, :16]
     g = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
@@ -70,6 +70,18 @@ def test_so_do_those_of_any_blocks(blocks: str) -> None:
     model = random_model(blocks)
     found = differing(model, *thawed(model))
     assert set(found) <= {"head.1.known", "head.2.known"} and all(most == 1 for most in found.values())
+
+
+@pytest.mark.parametrize("blocks", ["c", "clcl"])
+def test_weights_are_as_large_as_those_that_were_frozen(blocks: str) -> None:
+    """The integers are those of networks of many scales; each free one is a power of two, so within the root of it."""
+    network, batch = TrunkModel(TrunkConfig(16, 24, 8, 16, blocks)), prepare(photograph()[:, :16, :16])
+    exponents = calibrated(network, torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors), TABLES)
+    again, _ = thawed(load_model(freeze(network, exponents, TABLES, {}), "new"))
+    sizes = dict(again.named_parameters())
+    for name, p in network.named_parameters():
+        if p.ndim > 1 and p.numel():
+            assert 0.5 < float(sizes[name].detach().norm() / p.detach().norm()) < 2, name
 
 
 @pytest.mark.parametrize(("name", "by"), [("stream", 1), ("feature", -1)])
@@ -115,6 +127,8 @@ def test_what_no_run_can_begin_with_is_refused(tmp_path: Path) -> None:
         begin_from(run, "default")
     with pytest.raises(TrainingError, match="mnist-pixelcnn: only models of the default network can be trained"):
         begin_from(run, str(ROOT / "bench" / "research" / "mnist-pixelcnn.safetensors"))
+    with pytest.raises(TrainingError, match=r"training\.init: no model named .* and no such file"):
+        begin_from(run, str(tmp_path))  # a folder
     (tmp_path / "neither").write_text("neither")
     with pytest.raises(TrainingError, match=r"training\.init: model neither: file of 7 bytes"):
         begin_from(run, str(tmp_path / "neither"))

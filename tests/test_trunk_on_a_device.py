@@ -78,7 +78,7 @@ def test_weights_of_the_losses_that_differ_are_refused(weights: tuple[float, ...
 
 
 def test_the_operations_of_another_device_give_the_gradients_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In bfloat16; as near to those of float32 as the fused passes are."""
+    """In bfloat16; as near to those of float64 as the fused passes are."""
     network = TrunkModel(TrunkConfig(16, 24, 8, 16, "clc"))
     rng = np.random.default_rng(0)
     walk = rng.normal(0, 2, (2, 12, 14, 3)).cumsum(axis=1).cumsum(axis=2) / 3 + 128
@@ -88,8 +88,8 @@ def test_the_operations_of_another_device_give_the_gradients_of_the_cpu(monkeypa
         nats = network.nats(batch, dtype)
         return nats.item(), list(torch.autograd.grad(nats, list(network.parameters())))
 
-    exact, here = made(torch.float32), made(torch.bfloat16)
-    monkeypatch.setattr(fused, "on_cpu", lambda tensor: False)
+    exact, here = made(torch.float64), made(torch.bfloat16)
+    monkeypatch.setattr(fused, "is_fused", lambda tensor: False)
     there = made(torch.bfloat16)
     assert there[0] == pytest.approx(here[0], rel=1e-3) == exact[0]
     for wanted, one, other in zip(exact[1], here[1], there[1], strict=True):

@@ -57,7 +57,8 @@ def calibrated(model: TrunkModel, inputs: Tensor, errors: Tensor, tables: Tables
         """Of each colour, from the stream before block ``first``."""
         for i in range(first, len(e.blocks)):
             x = after_block(model, i, x, m, e, tables)
-        return {colour: head_nats(model, x, errors, m, e, colour).item() for colour in colours}
+        stream = m.unpack(x).reshape(-1, x.shape[1])
+        return {colour: head_nats(model, stream, errors, e, colour).item() for colour in colours}
 
     with torch.no_grad():
         x, at = entering_stream(model, inputs, m, best), 0

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pixzip.nets.fused import on_cpu
+from pixzip.nets.fused import is_fused
 from pixzip.nets.fused_recurrence import FusedRecurrence, Places
 from pixzip.nets.masked_conv import MaskedConv
 from pixzip.nets.masks import colours, gate_colours
@@ -118,7 +118,7 @@ class DiagonalBiLstmLayer(nn.Module):
 
     def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
         """(n, 2h, h, w) → (n, 2h, h, w), without the residual sum."""
-        if on_cpu(x):
+        if is_fused(x):
             is_maps = self.left_to_right(x, conditioning), self.right_to_left(x, conditioning)
             backwards = self.right_to_left.fused(is_maps[1], True)
             return self.up(self.left_to_right.fused(is_maps[0], False) + shift_down(backwards))

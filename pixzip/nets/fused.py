@@ -401,7 +401,7 @@ def raw(t: Tensor) -> Raw:
     return t.view(torch.int16).numpy().view(np.uint16) if t.dtype is torch.bfloat16 else t.numpy()
 
 
-def on_cpu(t: Tensor) -> bool:
+def is_fused(t: Tensor) -> bool:
     """Whether the compiled passes are for a tensor like this one."""
     return t.device.type == "cpu" and t.dtype in (torch.bfloat16, torch.float32)
 
@@ -413,7 +413,7 @@ def lstm_rows(bias: Tensor, width: int, cells: Tensor, h: Tensor, gates: Tensor)
     (4k,) float32, and cells[y]; cells (rows + 1, m, k) float32; h (size, k); gates (size, 4k). Every (width + 1)th
     position gets zeros.
     """
-    if on_cpu(gates):
+    if is_fused(gates):
         fixed, maps = (bias.numpy(), width), (cells.numpy(), raw(h), raw(gates))
         return lambda pre, y, first: _lstm_forward(raw(pre), *fixed, y, first, *maps)
 
@@ -439,7 +439,7 @@ def lstm_rows_gradient(
     It fills d_pre (m, 4k), adds its sum to db (4k,) and makes dc (m, k) float32 that of the row above. gates and cells
     as lstm_rows left them; dh (size, k).
     """
-    if on_cpu(gates):
+    if is_fused(gates):
         begin, end = (raw(gates), width), (cells.numpy(), raw(dh), dc.numpy())
         sums = db.numpy()
         return lambda d_pre, y, first: _lstm_backward(*begin, y, first, *end, raw(d_pre), sums)
@@ -466,7 +466,7 @@ def softmax_nats(logits: Tensor, bias: Tensor, symbols: Tensor, d_bias: Tensor) 
 
     logits (m, 256) without their bias (256,) float32; they may be overwritten.
     """
-    if on_cpu(logits):
+    if is_fused(logits):
         return _softmax_nats(raw(logits), bias.numpy(), symbols.numpy(), d_bias.numpy()), logits
     target = symbols[:, None]
     log_p = torch.log_softmax(logits.float() + bias, dim=1)
@@ -503,7 +503,7 @@ def add_taps(into: Tensor, first: int, grad: Tensor, offsets: tuple[int, ...]) -
 
     Offsets may overlap; rows between them are left as they are. On a CPU a sum over taps is rounded once.
     """
-    if on_cpu(grad) and into.is_contiguous() and grad.is_contiguous():
+    if is_fused(grad) and into.is_contiguous() and grad.is_contiguous():
         _add_taps(raw(into), first, raw(grad), np.array(offsets))
         return
     for offset, part in zip(offsets, grad.split(into.shape[1], dim=1), strict=True):
@@ -512,7 +512,7 @@ def add_taps(into: Tensor, first: int, grad: Tensor, offsets: tuple[int, ...]) -
 
 def rectify(out: Tensor, bias: Tensor) -> Tensor:
     """max(out + bias, 0), in place; out (m, k), bias (k,) float32."""
-    if on_cpu(out):
+    if is_fused(out):
         _rectify(raw(out), bias.numpy())
         return out
     return out.add_(bias).relu_()
@@ -520,7 +520,7 @@ def rectify(out: Tensor, bias: Tensor) -> Tensor:
 
 def rectify_gradient(gradient: Tensor, output: Tensor, d_bias: Tensor) -> Tensor:
     """gradient (m, k), in place 0 where the rectified output is; its sum is added to d_bias (k,) float32."""
-    if on_cpu(gradient):
+    if is_fused(gradient):
         _rectify_gradient(raw(gradient), raw(output), d_bias.numpy())
         return gradient
     gradient.masked_fill_(output == 0, 0)
@@ -530,7 +530,7 @@ def rectify_gradient(gradient: Tensor, output: Tensor, d_bias: Tensor) -> Tensor
 
 def add_columns(part: Tensor, sums: Tensor) -> None:
     """sums (k,) float32 += the sums of the columns of part (m, k), in place."""
-    if on_cpu(part):
+    if is_fused(part):
         _add_columns(raw(part), sums.numpy())
     else:
         sums += part.sum(0, dtype=torch.float32)
@@ -538,7 +538,7 @@ def add_columns(part: Tensor, sums: Tensor) -> None:
 
 def add_bias(out: Tensor, bias: Tensor, base: Tensor | None) -> None:
     """out (m, k) += bias (k,) float32 + base (m, k), if there is one, in place."""
-    if not on_cpu(out):
+    if not is_fused(out):
         out += bias.to(out.dtype) if base is None else base + bias.to(out.dtype)
     elif base is None:
         _add_bias(raw(out), bias.numpy())

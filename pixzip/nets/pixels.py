@@ -22,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from pixzip.errors import TrainingDataError
 from pixzip.frame import MIDDLE, picture_errors
-from pixzip.nets.fused import on_cpu, softmax_nats
+from pixzip.nets.fused import is_fused, softmax_nats
 from pixzip.nets.masked_conv import pixel_order
 from pixzip.nets.masks import colours
 
@@ -113,7 +113,7 @@ def nats_of(outputs: Tensor, symbols: Tensor, kind: str) -> Tensor:
 
 def sum_of_nats(outputs: Tensor, symbols: Tensor, kind: str) -> Tensor:
     """The sum of nats_of, a float64 scalar; where the compiled passes are for them, in one that overwrites them."""
-    if kind == "binary" or not on_cpu(outputs):
+    if kind == "binary" or not is_fused(outputs):
         return nats_of(outputs, symbols, kind).sum(dtype=torch.float64)
     rows, true, _ = _rows(outputs, symbols)
     total: Tensor = _SoftmaxNats.apply(rows, true.flatten())

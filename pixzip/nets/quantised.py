@@ -33,14 +33,14 @@ from pixzip.nets.exponents import (
 from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.fused import clear_cut, integer_gates, integer_softmax_nats
 from pixzip.nets.layers import CONV_TAPS, IS_TAPS, SS_TAPS, ConvBlock, Linear, RowLstm, gather_taps
-from pixzip.nets.precision import fastest_products
+from pixzip.nets.precision import fastest_type
 from pixzip.nets.tables import Tables
 from pixzip.nets.trunk import HEAD_CHUNK, Nats, TrunkModel
 from pixzip.runtime import kernels
 from pixzip.runtime.multiply import INTEGERS
 
-#: Products of the backward passes.
-GRADIENT = fastest_products()
+#: What gradients are multiplied in; training.precision is the float phase's.
+GRADIENT = fastest_type()
 
 
 def power(exponent: Tensor) -> Tensor:
@@ -375,14 +375,13 @@ def after_block(model: TrunkModel, i: int, x: Tensor, m: FlatMap, e: Exponents, 
 def quantised_stream(model: TrunkModel, inputs: Tensor, m: FlatMap, e: Exponents, tables: Tables) -> Tensor:
     """Residual stream after the last block, as TrunkModel.stream."""
     x = entering_stream(model, inputs, m, e)
-    for i in range(len(e.blocks)):
+    for i in range(len(model.config.blocks)):
         x = after_block(model, i, x, m, e, tables)
     return x
 
 
-def head_nats(model: TrunkModel, x: Tensor, errors: Tensor, m: FlatMap, e: Exponents, colour: int) -> Tensor:
-    """Nats of one colour, summed over a batch, from the residual stream (size, channels) after the last block."""
-    stream = m.unpack(x).reshape(-1, model.config.channels)
+def head_nats(model: TrunkModel, stream: Tensor, errors: Tensor, e: Exponents, colour: int) -> Tensor:
+    """Nats of one colour, summed over a batch, from the last residual stream at its positions (n * h * w, channels)."""
     flat, p = errors.reshape(-1, 3), model.head_parts()[colour]
     known = flat[:, :colour].long().clamp(-128, 127) + 128
     phi = model.basis.to(GRADIENT)[known].flatten(1)
@@ -397,6 +396,6 @@ def quantised_loss(model: TrunkModel, inputs: Tensor, errors: Tensor, e: Exponen
     """Nats of R, G and B, summed over a batch, as TrunkModel.loss but from the integers a decoder has."""
     n, h, w, _ = inputs.shape
     m = FlatMap(n, h, w)
-    x = quantised_stream(model, inputs, m, e, tables)
-    red, green, blue = (head_nats(model, x, errors, m, e, colour) for colour in range(3))
+    stream = m.unpack(quantised_stream(model, inputs, m, e, tables)).reshape(-1, model.config.channels)
+    red, green, blue = (head_nats(model, stream, errors, e, colour) for colour in range(3))
     return red, green, blue

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pixzip.nets.fused import on_cpu
+from pixzip.nets.fused import is_fused
 from pixzip.nets.fused_recurrence import FusedRecurrence, Places
 from pixzip.nets.masked_conv import MaskedConv, batch_last
 from pixzip.nets.masks import colours, gate_colours
@@ -60,7 +60,7 @@ class RowLstmLayer(nn.Module):
             gates = gates + self.condition(conditioning)
         n, _, height, width = x.shape
         steps = row_steps(height, width)
-        if on_cpu(x):
+        if is_fused(x):
             maps = batch_last(gates).permute(1, 2, 3, 0).flatten(1, 2)  # (4h, h * w, n)
             own, places = (self.state_to_state, self.h0, self.c0), Places(0, width, 1, width)
             hidden = FusedRecurrence.apply(maps, *own, steps, places).view(-1, height, width, n)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixzip.errors import TrainingError
-from pixzip.nets.fused import on_cpu
+from pixzip.nets.fused import is_fused
 from pixzip.nets.masked_conv import MaskedConv, MaskedConvByPixel, batch_last
 from pixzip.nets.masks import colours
 from pixzip.nets.pixels import (
@@ -136,7 +136,7 @@ class Stack(nn.Module):
     def features(self, inputs: Tensor, conditioning: Tensor | None = None) -> Tensor:
         """Input of the head: (n, i, h, w) → (n, 2h, h, w). A skip connection carries what each layer reads."""
         x = self.first(inputs)
-        if self.recurrent and on_cpu(x):
+        if self.recurrent and is_fused(x):
             x = batch_last(x)
             conditioning = None if conditioning is None else batch_last(conditioning)
         skipped: Tensor | None = None

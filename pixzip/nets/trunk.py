@@ -245,7 +245,7 @@ class TrunkModel(nn.Module):
         parts = self.loss(torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors), dtype)
         return parts[0] + parts[1] + parts[2]
 
-    def loss(self, inputs: Tensor, errors: Tensor, dtype: torch.dtype = torch.bfloat16) -> Nats:
+    def loss(self, inputs: Tensor, errors: Tensor, dtype: torch.dtype) -> Nats:
         """Nats of R, G and B, summed over a batch. inputs (n, h, w, INPUTS) int8; errors (n, h, w, 3) int16."""
         n, h, w, _ = inputs.shape
         device = self.w_in.device

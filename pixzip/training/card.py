@@ -51,7 +51,7 @@ def _recipe(run: Run) -> str:
     start = ""
     if run.start:
         command += " --init CHECKPOINT"
-        start = f" and the weights of a checkpoint whose SHA-256 begins with `{run.start}`"
+        start = f" and the weights of a checkpoint or model whose SHA-256 begins with `{run.start}`"
     return f"## Recipe\n\n{command}\n\nwith this configuration{start}:\n\n```toml\n{text}```{slower}"
 
 

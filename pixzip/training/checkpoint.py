@@ -49,7 +49,7 @@ class Run:
     """What a checkpoint holds. ``best`` is the lowest validation bits/dim.
 
     ``data`` names training and validation pictures by digest, ``counts`` has their numbers (none in checkpoints of
-    earlier versions); ``start`` is the digest of the checkpoint that the weights began with, empty where random.
+    earlier versions); ``start`` is the digest of the checkpoint or model that the weights began with, empty where random.
     """
 
     config: Config
@@ -249,8 +249,9 @@ def read_checkpoint(path: Path) -> bytes:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether there is a file whose header says that it is a checkpoint."""
-    if not path.is_file():
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return f'"{FORMAT}"'.encode() in file.read(min(length, 1 << 26))
+    except OSError:
         return False
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return f'"{FORMAT}"'.encode() in file.read(min(length, 1 << 26))

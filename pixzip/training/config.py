@@ -53,7 +53,8 @@ class TrainingSettings:
     is then what is validated and shipped; 0 turns it off. ``other_rate`` is that of the parameters that Muon leaves to
     AdamW; 0: as ``rate``. A loss ``spike`` times its smoothed level brings the run back to a good checkpoint, as a
     loss that is not finite does, at most ``setbacks`` times; 0 turns spikes off. ``precision`` is that of the float
-    phase's products; auto: bfloat16 where the device has instructions for it, float32 elsewhere.
+    phase's products; auto: bfloat16 where the device has instructions for it, float32 elsewhere; a run keeps what it
+    was.
     """
 
     steps: int = 6500

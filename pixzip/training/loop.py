@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from pixzip.data.crops import Pixels, RandomCrops, ahead, centre_crops
 from pixzip.data.split import load_split
 from pixzip.errors import OutputError, TrainingDataError, TrainingError
 from pixzip.files import staged
-from pixzip.nets.precision import products
+from pixzip.nets.precision import product_type
 from pixzip.training import integers
 from pixzip.training.checkpoint import LAST, Run, Setback, read_good, read_last, write_best, write_last
 from pixzip.training.config import Config, levels_of, to_tables, to_toml
@@ -81,7 +81,7 @@ class Trainer:
             if not hasattr(self.run.network, "recompute"):
                 raise TrainingError(f"training.recompute: {self.run.config.architecture} cannot recompute its layers")
             self.run.network.recompute = True
-        self.dtype = products(settings.precision, next(self.run.network.parameters()).device.type)
+        self.dtype = product_type(settings.precision, next(self.run.network.parameters()).device.type)
         self._float_nats: Callable[[Any, torch.dtype], Tensor] = self.run.network.nats
         if settings.compile:
             self._float_nats = torch.compile(self.run.network.nats)
@@ -315,6 +315,8 @@ def train(
     if not processes.leads:
         say = silent
     check_config(config, processes, device)
+    given, dtype = config.training.precision, product_type(config.training.precision, device)
+    config = replace(config, training=replace(config.training, precision=str(dtype).removeprefix("torch.")))
     pictures, validation = processes.in_turn(lambda: load_split(config.data, cache, say))
     for part in (pictures, validation):
         if part.levels != levels_of(config.model):
@@ -335,8 +337,8 @@ def train(
     crops_at_once = config.training.batch // (processes.world * config.training.accumulate)
     workers = Workers() if by_torch else Workers.sharing(crops_at_once)
     trainer = Trainer(run, crops, held_out, folder, processes, workers)
-    if config.training.precision == "auto" and trainer.dtype is torch.float32:
-        say("products in float32: this processor has no instructions for bfloat16")
+    if given == "auto" and dtype is torch.float32 and config.training.steps:
+        say("products in float32: there are no instructions for bfloat16 here")
     if processes.leads:
         _make_folder(folder)
     if trainer.resume(allow_changes=allow_changes):

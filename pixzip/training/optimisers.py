@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pixzip.errors import TrainingError
-from pixzip.nets.precision import fastest_products
+from pixzip.nets.precision import fastest_type
 from pixzip.training.config import TrainingSettings
 
 
@@ -20,7 +20,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
     In bfloat16, as there, where the device multiplies such matrices faster.
     """
-    x = matrix.to(fastest_products(matrix.device.type))
+    x = matrix.to(fastest_type(matrix.device.type))
     tall = x.shape[0] > x.shape[1]
     x = x.t() if tall else x
     x = x / (x.norm() + 1e-7)
