@@ -15,7 +15,7 @@ from pixzip.nets.network import NETWORKS  # noqa: E402
 SIZES = {  # architecture, layers, h, pictures of a batch
     "mnist-diagonal-7x16": ("diagonal_bilstm", 7, 16, 16),
     "mnist-diagonal-1x32": ("diagonal_bilstm", 1, 32, 16),
-    "mnist-pixelcnn": ("pixelcnn", 7, 16, 16),
+    "mnist-pixelcnn": ("pixelcnn", 15, 32, 16),
     "mnist-row-lstm": ("row_lstm", 7, 16, 16),
     "cifar10-pixelcnn": ("pixelcnn", 15, 128, 16),
     "cifar10-row-lstm": ("row_lstm", 12, 128, 16),
@@ -54,7 +54,7 @@ def test_preset_is_a_valid_configuration_of_the_papers_sizes(name: str) -> None:
 def test_presets_differ_where_the_experiments_do() -> None:
     for name in ("mnist-diagonal-7x16", "mnist-diagonal-1x32", "mnist-pixelcnn", "mnist-row-lstm"):
         model = preset(name)["model"]
-        assert model["head"] == 32 and model["pictures"] == "binary"
+        assert model["head"] == (64 if name == "mnist-pixelcnn" else 32) and model["pictures"] == "binary"
     assert not preset("imagenet64-row-lstm")["model"]["residual"]
     chosen = [preset(f"table2-{name}")["model"] for name in ("plain", "skip", "residual", "residual-skip")]
     assert [(m["residual"], m["skip"]) for m in chosen] == [(False, False), (False, True), (True, False), (True, True)]

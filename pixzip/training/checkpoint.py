@@ -49,7 +49,8 @@ class Run:
     """What a checkpoint holds. ``best`` is the lowest validation bits/dim.
 
     ``data`` names training and validation pictures by digest, ``counts`` has their numbers (none in checkpoints of
-    earlier versions); ``start`` is the digest of the checkpoint or model that the weights began with, empty where random.
+    earlier versions); ``start`` is the digest of the checkpoint or model that the weights began with, empty where they
+    are random.
     """
 
     config: Config
