@@ -33,11 +33,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import pixzip
-from pixzip import api, deep
-from pixzip.container import Coding, write_container
-from pixzip.model_file import find_model
-from pixzip.png import Png, write_png
-from pixzip.stored import STORED_PNG
+from pixzip import api
+from pixzip.coding import deep
+from pixzip.coding.stored import STORED_PNG
+from pixzip.formats.png import Png, write_png
+from pixzip.model.file import find_model
+from pixzip.pxz.container import Coding, write_container
 
 COLUMNS = ("PNG", "JPEG XL", "own", "model", "low", "file")
 COLOURS = {"L": 0, "LA": 4, "RGB": 2, "RGBA": 6}

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip import codec
-from pixzip.model_file import Model, find_model
+from pixzip.model.file import Model, find_model
 
 Planes = NDArray[np.uint8]
 _T = TypeVar("_T")

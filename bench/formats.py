@@ -29,7 +29,7 @@ import png
 from PIL import Image
 
 import pixzip
-from pixzip.container import read_container
+from pixzip.pxz.container import read_container
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Chunks that are not metadata: what they say is compared as size, samples and palette.

@@ -47,24 +47,14 @@ import mutations  # noqa: E402
 import reference_decoder  # noqa: E402
 from tiny_model import tiny_bytes, tiny_model  # noqa: E402
 
-from pixzip import (  # noqa: E402
-    api,
-    codec,
-    container,
-    entropy,
-    errors,
-    metadata,
-    model_checks,
-    model_file,
-    names,
-    pillow,
-    png,
-    remains,
-    stored,
-)
-from pixzip.container import MAGIC, read_container, write_container  # noqa: E402
-from pixzip.image import MODES, Picture, read_image, write_image  # noqa: E402
-from pixzip.model_file import Model, load_model  # noqa: E402
+from pixzip import api, codec, errors, pillow  # noqa: E402
+from pixzip.coding import entropy, stored  # noqa: E402
+from pixzip.formats import metadata, png  # noqa: E402
+from pixzip.formats.image import MODES, Picture, read_image, write_image  # noqa: E402
+from pixzip.model import checks, file  # noqa: E402
+from pixzip.model.file import Model, load_model  # noqa: E402
+from pixzip.pxz import container, names, remains  # noqa: E402
+from pixzip.pxz.container import MAGIC, read_container, write_container  # noqa: E402
 from pixzip.runtime.multiply import HAS_INT8  # noqa: E402
 
 _MAX_PIXELS = mutations.MOST_PIXELS
@@ -359,7 +349,7 @@ def covered(files: list[bytes], modules: Sequence[ModuleType]) -> list[str]:
 # ------------------------------------------------------------------------ run
 
 #: Whose branches guide the mutations.
-GUIDES = (container, entropy, remains, metadata, names, model_file, model_checks, stored, png, api)
+GUIDES = (container, entropy, remains, metadata, names, file, checks, stored, png, api)
 
 
 def _fuzz(corpus: Path, runs: int, seconds: int) -> None:

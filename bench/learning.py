@@ -18,7 +18,7 @@ from PIL import Image
 
 from pixzip import codec, evaluate
 from pixzip.data.augment import aged
-from pixzip.model_file import find_model
+from pixzip.model.file import find_model
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sizes import pixels_of
 
-from pixzip.image import from_array, read_image, write_image
+from pixzip.formats.image import from_array, read_image, write_image
 
 
 def crops(pixels: NDArray[np.uint8], side: int, count: int) -> list[NDArray[np.uint8]]:

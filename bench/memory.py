@@ -19,9 +19,9 @@ import click
 from sizes import photograph, pixels_of
 
 from pixzip.api import need_to_compress, need_to_decompress
-from pixzip.image import from_array, write_image
+from pixzip.formats.image import from_array, write_image
 from pixzip.memory import MIB, Need
-from pixzip.model_file import find_model
+from pixzip.model.file import find_model
 
 
 def peak_mib(runs: int, *arguments: str) -> float:

@@ -18,8 +18,8 @@ from pixzip import codec
 from pixzip.benchmark.anatomy import anatomy
 from pixzip.data.cache import default_cache, load_pictures
 from pixzip.evaluate import model_bits
-from pixzip.image import from_array
-from pixzip.model_file import find_model
+from pixzip.formats.image import from_array
+from pixzip.model.file import find_model
 
 
 def line(name: str, bits: float, pictures: int) -> None:

@@ -21,15 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip import api, container
-from pixzip import png as png_module
-from pixzip.container import MAGIC, Coding, Container, read_container, write_container
+from pixzip import api
+from pixzip.coding.stored import STORED_PNG, STORED_WEBP, _write_webp
 from pixzip.errors import ModelError, PixzipError
-from pixzip.image import MODES, Picture
-from pixzip.model_file import Model, load_model
-from pixzip.names import pack_names
-from pixzip.png import COLOURS, Header, Png, chunk_bytes, pack_rows, read_png
-from pixzip.stored import STORED_PNG, STORED_WEBP, _write_webp
+from pixzip.formats import png as png_module
+from pixzip.formats.image import MODES, Picture
+from pixzip.formats.png import COLOURS, Header, Png, chunk_bytes, pack_rows, read_png
+from pixzip.model.file import Model, load_model
+from pixzip.pxz import container
+from pixzip.pxz.container import MAGIC, Coding, Container, read_container, write_container
+from pixzip.pxz.names import pack_names
 
 #: Most pixels of a file that is decoded here, and of one that is made.
 MOST_PIXELS, _MOST_MADE = 1024, 160

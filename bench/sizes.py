@@ -26,7 +26,7 @@ from PIL import Image
 
 from pixzip import codec
 from pixzip.benchmark.plots import Figure, around
-from pixzip.model_file import find_model
+from pixzip.model.file import find_model
 
 _ENCODE, _DECODE = "#1f6fb4", "#c2571a"
 

@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixzip import codec
-from pixzip.container import MAX_TILE
-from pixzip.entropy import read_lanes
+from pixzip.coding.entropy import read_lanes
+from pixzip.coding.schedule import number_of_steps
 from pixzip.jit import jit
-from pixzip.model_file import Model, find_model
+from pixzip.model.file import Model, find_model
+from pixzip.pxz.container import MAX_TILE
 from pixzip.runtime import pipeline, steps
 from pixzip.runtime.fused import _OUTPUTS, PARTS, Plan, Scratch, make_plan, make_scratch, multiply
 from pixzip.runtime.multiply import outer, whole_blocks
-from pixzip.schedule import number_of_steps
 
 Spent = NDArray[np.int64]
 

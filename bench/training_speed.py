@@ -30,8 +30,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pixzip.data.cache import pictures_of
 from pixzip.data.crops import RandomCrops
-from pixzip.nets.calibration import observe
-from pixzip.nets.exponents import calibrate
+from pixzip.freezing.calibration import observe
+from pixzip.freezing.exponents import calibrate
 from pixzip.training.checkpoint import Run
 from pixzip.training.config import Config, from_tables, preset_tables
 from pixzip.training.loop import Trainer

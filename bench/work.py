@@ -17,7 +17,7 @@ from PIL import Image
 
 from pixzip.codec import decode, encode
 from pixzip.memory import Extent
-from pixzip.model_file import find_model
+from pixzip.model.file import find_model
 from pixzip.work import work_of
 
 _PHOTO = Path(__file__).parents[1] / "examples" / "photo.png"

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         verify,
     )
     from pixzip.drawing import complete, sample
-    from pixzip.image import Picture, from_array, from_pil, read_image, to_array, to_pil, write_image
+    from pixzip.formats.image import Picture, from_array, from_pil, read_image, to_array, to_pil, write_image
 
 __version__ = "0.1.0"
 
@@ -81,7 +81,7 @@ _HOMES = {
         *("picture_names", "salvage", "verify"),
     ),
     "pixzip.drawing": ("complete", "sample"),
-    "pixzip.image": ("Picture", "from_array", "from_pil", "read_image", "to_array", "to_pil", "write_image"),
+    "pixzip.formats.image": ("Picture", "from_array", "from_pil", "read_image", "to_array", "to_pil", "write_image"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from pixzip import container as pxz
-from pixzip.container import Coding, Container, Header, read_container, write_container
+from pixzip.coding.stored import restore, store
 from pixzip.errors import FormatError, ImageError, ModelNotFoundError, PixelChecksumError, UsageError
-from pixzip.image import Picture, claimed_shape, from_array, from_pil, read_image
+from pixzip.formats.image import Picture, claimed_shape, from_array, from_pil, read_image
+from pixzip.formats.png import check_size
 from pixzip.keywords import DEVICES, ENGINES, check_engine, integer, rate_of, threads_of
 from pixzip.memory import Extent, Need, and_writing, compressing, decompressing
-from pixzip.model_file import (
+from pixzip.model.file import (
     Model,
     added_folder,
     added_models,
@@ -34,12 +34,12 @@ from pixzip.model_file import (
     shipped_models,
     unreadable_models,
 )
-from pixzip.names import KEY as NAMES
-from pixzip.names import pack_names, unpack_names
-from pixzip.png import check_size
-from pixzip.remains import Lost, areas, find_remains
+from pixzip.pxz import container as pxz
+from pixzip.pxz.container import Coding, Container, Header, read_container, write_container
+from pixzip.pxz.names import KEY as NAMES
+from pixzip.pxz.names import pack_names, unpack_names
+from pixzip.pxz.remains import Lost, areas, find_remains
 from pixzip.reports import Progress, Report
-from pixzip.stored import restore, store
 from pixzip.work import MAX_WORK, check_work
 
 MAX_PIXELS = 64_000_000
@@ -330,7 +330,7 @@ def _store(picture: Picture, planes: NDArray[Any], how: _How) -> Container:
 def _code(picture: Picture, planes: NDArray[Any], model: Model, layout: _Layout, how: _How) -> Container:
     """Coding MODEL."""
     from pixzip.codec import encode
-    from pixzip.deep import add_low_bytes
+    from pixzip.coding.deep import add_low_bytes
 
     count, deep = _MODEL_PLANES[picture.mode], picture.depth == 16
     colours = planes[:, :count]
@@ -507,7 +507,7 @@ def _decode(c: Container, model: Model, how: _How, faults: dict[int, str] | None
 
 def _decode_deep(c: Container, model: Model, how: _How, faults: dict[int, str] | None) -> NDArray[np.uint16]:
     """Colour planes of 16 bits: high bytes by the model, then the low ones."""
-    from pixzip.deep import decode_low_bytes, halves
+    from pixzip.coding.deep import decode_low_bytes, halves
 
     high, low = halves(c.tiles, faults)
     without = dict(faults or {})  # tiles whose parts are not even found: their reasons stay
@@ -712,7 +712,7 @@ def inspect(data: bytes) -> Info:
 
 
 def _low_bytes(c: Container) -> int:
-    from pixzip.deep import halves
+    from pixzip.coding.deep import halves
 
     return sum(map(len, halves(c.tiles)[1]))
 

@@ -16,6 +16,7 @@ from pixzip.commands.arguments import complain
 from pixzip.commands.compress import compress
 from pixzip.commands.decompress import decompress
 from pixzip.commands.draw import complete, sample
+from pixzip.commands.freeze import freeze
 from pixzip.commands.info import info
 from pixzip.commands.learning import evaluate, train
 from pixzip.commands.models import models
@@ -23,7 +24,6 @@ from pixzip.commands.options import EXIT_CODES
 from pixzip.commands.progress import Interrupted, Stop, handled_signals
 from pixzip.commands.verify import verify
 from pixzip.errors import LimitError, PixzipError, UsageError
-from pixzip.training.freeze_command import freeze
 
 
 @click.group(epilog=EXIT_CODES, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

@@ -11,16 +11,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.container import MAX_LANES, MAX_TILE
-from pixzip.entropy import Lanes, encode_words, lane_lengths, lane_order, lane_payload, read_lanes
+from pixzip.coding.entropy import Lanes, encode_words, lane_lengths, lane_order, lane_payload, read_lanes
+from pixzip.coding.schedule import default_lanes, tiles_of
 from pixzip.errors import FormatError, UsageError
 from pixzip.keywords import DEVICES, ENGINES, check_engine, integer, rate_of
-from pixzip.model_file import Model, Network
-from pixzip.multiscale_model import MultiScaleNetwork
+from pixzip.model.file import Model, Network
+from pixzip.model.multiscale import MultiScaleNetwork
+from pixzip.pxz.container import MAX_LANES, MAX_TILE
 from pixzip.reports import Progress, Shares, part_of
 from pixzip.runtime.engines import choose_engine
 from pixzip.runtime.frozen import decode_block, intervals, products_alone, shares_a_block
-from pixzip.schedule import default_lanes, tiles_of
 
 _Stream = tuple[NDArray[np.uint32], NDArray[np.uint32]]
 _Made = TypeVar("_Made")

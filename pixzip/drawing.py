@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixzip.coding.quantiles import quantiles
 from pixzip.errors import LimitError, UsageError
-from pixzip.image import Picture, from_array
+from pixzip.formats.image import Picture, from_array
 from pixzip.keywords import integer, threads_of
-from pixzip.model_file import Model, find_model
-from pixzip.quantiles import quantiles
+from pixzip.model.file import Model, find_model
 from pixzip.reports import Progress, Report, Shares
 from pixzip.runtime.draw import draw_block
 from pixzip.runtime.engines import choose_engine, one_thread

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.codec import DEFAULT_TILE
+from pixzip.coding.schedule import tiles_of
 from pixzip.errors import UsageError
 from pixzip.keywords import rate_of
-from pixzip.model_file import Model
+from pixzip.model.file import Model
 from pixzip.runtime import frozen
 from pixzip.runtime.engines import choose_engine
-from pixzip.schedule import tiles_of
 
 #: Positions that run side by side when pictures are small.
 _POSITIONS = 4096

@@ -24,9 +24,9 @@ from numba.core.typed_passes import NativeLowering
 from numba.extending import intrinsic as numba_intrinsic
 from numpy.typing import NDArray
 
-#: Modules with compiled functions, all in one stamp: numba itself looks at a function's own file only, though its
-#: machine code holds all functions that it calls.
-_SOURCES = ("*.py", "nets/*.py", "runtime/**/*.py")
+#: Modules with compiled functions, and those that they import, all in one stamp: numba itself looks at a function's own
+#: file only, though its machine code holds all functions that it calls and the numbers that it names.
+SOURCES = ("*.py", "coding/*.py", "model/*.py", "nets/*.py", "pxz/*.py", "runtime/**/*.py")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -124,7 +124,7 @@ class _Inner(CompilerBase):
 def _stamp() -> str:
     """Changes with any source that compiled functions come from."""
     package, digest = Path(__file__).parent, hashlib.sha256()
-    for path in sorted(path for pattern in _SOURCES for path in package.glob(pattern)):
+    for path in sorted(path for pattern in SOURCES for path in package.glob(pattern)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from pixzip.container import MAX_LEARNING
 from pixzip.errors import UsageError
-from pixzip.model_file import Model
+from pixzip.model.file import Model
+from pixzip.pxz.container import MAX_LEARNING
 
 MAX_THREADS = 1024
 #: Rate at which the heads learn, in 1/64 of a weight's unit a step (docs/model-format.md, section 9).

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pixzip.errors import UsageError
 
 if TYPE_CHECKING:
-    from pixzip.image import Picture
+    from pixzip.formats.image import Picture
 
 #: Picture.mode → TUPLTYPE of a PAM; indices of a palette are samples of one channel.
 _TUPLE_TYPES = {"L": "GRAYSCALE", "LA": "GRAYSCALE_ALPHA", "RGB": "RGB", "RGBA": "RGB_ALPHA", "P": "GRAYSCALE"}

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pixzip.container import BAND_PIXELS
 from pixzip.errors import LimitError
-from pixzip.image import WEBP_SIDE_PX
-from pixzip.model_file import Frozen, Network
-from pixzip.multiscale_model import MultiScaleNetwork
+from pixzip.formats.image import WEBP_SIDE_PX
+from pixzip.model.file import Frozen, Network
+from pixzip.model.multiscale import MultiScaleNetwork
+from pixzip.pxz.container import BAND_PIXELS
 
 if TYPE_CHECKING:
-    from pixzip.schedule import Tile
+    from pixzip.coding.schedule import Tile
 
 MIB = 1 << 20
 #: Python, numpy, the compiled code and a model of some megabytes.
@@ -58,7 +58,7 @@ class Extent:
         return self.pixels * self.planes * self.sample_bytes
 
     def tiles(self, side: int) -> list[Tile]:
-        from pixzip.schedule import tiles_of  # loads numba, which stored pictures do without
+        from pixzip.coding.schedule import tiles_of  # loads numba, which stored pictures do without
 
         return tiles_of(self.pictures, self.height, self.width, side)
 

@@ -21,11 +21,11 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile, ImageSequence, PngImagePlugin
 
-from pixzip.container import MAGIC, Front, Header, counted_pixels, read_container, read_front
 from pixzip.errors import FormatError, PixzipError, UsageError
-from pixzip.image import MODES, Picture, to_pil, transparent_colour
-from pixzip.metadata import to_chunks
-from pixzip.png import SIGNATURE, chunk_bytes
+from pixzip.formats.image import MODES, Picture, to_pil, transparent_colour
+from pixzip.formats.metadata import to_chunks
+from pixzip.formats.png import SIGNATURE, chunk_bytes
+from pixzip.pxz.container import MAGIC, Front, Header, counted_pixels, read_container, read_front
 from pixzip.work import MAX_WORK
 
 FORMAT = "PXZ"
@@ -54,7 +54,7 @@ class PxzImageFile(ImageFile.ImageFile):
     model: str | Path | None = None
     #: The most multiply-accumulates that decoding may take, as in pixzip.decompress; to be set before loading.
     max_work: int = MAX_WORK
-    #: All metadata as the file has it, (key, value) in order: pixzip/metadata.py says which.
+    #: All metadata as the file has it, (key, value) in order: pixzip/formats/metadata.py says which.
     metadata: tuple[tuple[str, bytes], ...]
 
     def _open(self) -> None:

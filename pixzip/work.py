@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pixzip.errors import LimitError
-from pixzip.model_file import Frozen
+from pixzip.model.file import Frozen
 
 #: About an hour on two cores; 64,000,000 pixels in tiles of 1024 take a tenth of it with the default model.
 MAX_WORK = 10**15
@@ -20,7 +20,7 @@ _PIXEL_MACS, _STEP_MACS, _BLOCK_MACS = 10**5, 10**8, 10**9
 
 def work_of(network: Frozen, blocks: Iterable[tuple[int, int, int]]) -> int:
     """Of blocks, each of n pictures of h × w pixels that run through their steps together: (n, h, w)."""
-    from pixzip.schedule import number_of_steps  # loads numba, which stored pictures do without
+    from pixzip.coding.schedule import number_of_steps  # loads numba, which stored pictures do without
 
     a_pixel, total = network.macs_per_pixel() + _PIXEL_MACS, 0
     for n, h, w in blocks:

@@ -18,7 +18,7 @@ import refusals
 from numpy.typing import NDArray
 from tiny_model import parts
 
-from pixzip.model_file import write_model
+from pixzip.model.file import write_model
 
 refusals.note()
 

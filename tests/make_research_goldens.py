@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import pixzip
-from pixzip.image import from_array, write_image
+from pixzip.formats.image import from_array, write_image
 
 FOLDER = Path(__file__).parent / "golden" / "research"
 

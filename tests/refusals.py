@@ -31,8 +31,8 @@ def note() -> None:
             if frame is None:
                 return
             path = Path(frame.f_code.co_filename)
-            if path.parent == PACKAGE:
-                reached.add((path.stem, frame.f_lineno))
+            if path.is_relative_to(PACKAGE):
+                reached.add((path.relative_to(PACKAGE).with_suffix("").as_posix(), frame.f_lineno))
             frame = frame.f_back
 
     PixzipError.__init__ = noting  # type: ignore[method-assign]

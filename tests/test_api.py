@@ -21,11 +21,11 @@ from PIL import Image
 
 import pixzip
 from pixzip import FormatError, LimitError, ModelError, ModelNotFoundError, PixelChecksumError, UsageError
-from pixzip.container import Coding, Container, Header, checksum, read_container, write_container
-from pixzip.image import Picture, from_array
-from pixzip.model_file import shipped_models
+from pixzip.coding.stored import store
+from pixzip.formats.image import Picture, from_array
+from pixzip.model.file import shipped_models
+from pixzip.pxz.container import Coding, Container, Header, checksum, read_container, write_container
 from pixzip.runtime.multiply import HAS_INT8
-from pixzip.stored import store
 
 ROOT = Path(__file__).parents[1]
 CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 1}

@@ -24,7 +24,7 @@ from conftest import model_picture
 import pixzip
 import pixzip.errors
 import pixzip.pillow
-from pixzip.remains import Lost
+from pixzip.pxz.remains import Lost
 
 TEXT = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
 FUNCTIONS = {name: getattr(pixzip, name) for name in pixzip.__all__ if inspect.isfunction(getattr(pixzip, name))}

@@ -33,9 +33,9 @@ from pixzip.benchmark.pictures import pictures_of
 from pixzip.benchmark.report_text import as_markdown
 from pixzip.benchmark.results import Results, Section, Shot
 from pixzip.cli import main
-from pixzip.container import read_container
 from pixzip.errors import CostError, FormatError, PeerError, PixzipError, UsageError
-from pixzip.model_file import find_model
+from pixzip.model.file import find_model
+from pixzip.pxz.container import read_container
 from pixzip.runtime import frozen
 
 PHOTO = Path(__file__).parents[1] / "examples" / "photo.png"

@@ -17,13 +17,14 @@ from PIL import Image
 
 import pixzip
 import pixzip.pillow
-from pixzip import api, remains
-from pixzip.container import Coding, Container, Header, tile_grid, write_container
+from pixzip import api
+from pixzip.coding.stored import store
 from pixzip.errors import FormatError, LimitError, PixzipError
-from pixzip.image import Picture
+from pixzip.formats.image import Picture
 from pixzip.memory import MIB
-from pixzip.names import unpack_names
-from pixzip.stored import store
+from pixzip.pxz import remains
+from pixzip.pxz.container import Coding, Container, Header, tile_grid, write_container
+from pixzip.pxz.names import unpack_names
 
 MOST_PICTURES = 2**31 - 1
 #: Any file, and times its bytes.

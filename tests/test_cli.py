@@ -27,7 +27,7 @@ import pixzip
 import pixzip.api
 from pixzip import cli
 from pixzip.commands import progress, written
-from pixzip.container import HEADER_BYTES, read_container, write_container
+from pixzip.pxz.container import HEADER_BYTES, read_container, write_container
 
 CLI = [sys.executable, "-m", "pixzip"]
 
@@ -207,7 +207,7 @@ def test_verify_says_that_pixels_are_right(run: Callable[..., Result], coded: Pa
 def test_models_lists_name_digest_and_file(
     run: Callable[..., Result], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pixzip.model_file.models_folder", lambda: model.parent)
+    monkeypatch.setattr("pixzip.model.file.models_folder", lambda: model.parent)
     listed = run("models")
     assert listed.code == 0
     assert str(model) in listed.out.decode()
@@ -343,8 +343,8 @@ def test_model_is_read_once_for_many_files(
     run: Callable[..., Result], album: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads = []
-    load = pixzip.model_file.load_model
-    monkeypatch.setattr("pixzip.model_file.load_model", lambda *how: loads.append(how) or load(*how))
+    load = pixzip.model.file.load_model
+    monkeypatch.setattr("pixzip.model.file.load_model", lambda *how: loads.append(how) or load(*how))
     path = album.with_name("m.safetensors")
     path.write_bytes(model.read_bytes())
     assert run("compress", album, "--model", path, "-q").code == 0
@@ -539,7 +539,7 @@ def test_max_memory_that_is_too_little_is_refused_before_the_work(
     assert run(command, source, "--model", model, "--max-memory", "2G", "-q").code == 0
     for path in set(source.parent.iterdir()) - {source.parent / name for name in before}:
         path.unlink()
-    for name in ("pixzip.codec.encode", "pixzip.codec.decode", "pixzip.image.read_image"):
+    for name in ("pixzip.codec.encode", "pixzip.codec.decode", "pixzip.formats.image.read_image"):
         monkeypatch.setattr(name, None)
     assert_fails(run(command, source, "--model", model, "--max-memory", "100M"), 8, "32 x 24", "MiB", "100 MiB")
     assert contents(source.parent) == before

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 from pixzip.errors import TrainingError
-from pixzip.model_file import find_model
+from pixzip.model.file import find_model
 from pixzip.nets import growth
 from pixzip.nets.network import NETWORKS
 from pixzip.nets.trunk import TrunkConfig

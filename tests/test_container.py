@@ -1,4 +1,4 @@
-"""pixzip.container: files ↔ containers, one crafted bad file per reason for refusal, and the bytes of version 2."""
+"""pixzip.pxz.container: files ↔ containers, one crafted bad file per reason for refusal, and the bytes of version 2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixzip.container import (
+from pixzip.errors import FormatError, LimitError, PixelChecksumError, UsageError
+from pixzip.pxz.container import (
     BLOCK_PICTURES,
     CONSTANT,
     HEADER_BYTES,
@@ -30,7 +31,6 @@ from pixzip.container import (
     tile_grid,
     write_container,
 )
-from pixzip.errors import FormatError, LimitError, PixelChecksumError, UsageError
 
 FORMAT_MD = Path(__file__).parents[1] / "docs" / "format.md"
 DEPTHS = {"L": (1, 2, 4, 8, 16), "LA": (8, 16), "RGB": (8, 16), "RGBA": (8, 16), "P": (1, 2, 4, 8)}

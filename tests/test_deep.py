@@ -21,15 +21,15 @@ from reference_decoder import Refused, decode_deep
 from reference_decoder import decode as reference_decode
 
 import pixzip
-from pixzip import deep, deep_kernels
 from pixzip.api import need_to_compress, need_to_decompress
-from pixzip.container import DEEP, Coding, read_container, write_container
-from pixzip.deep import decode_block, decode_planes, encode_block, encode_planes
-from pixzip.entropy import encode_words, words_of
+from pixzip.coding import deep, deep_kernels
+from pixzip.coding.deep import decode_block, decode_planes, encode_block, encode_planes
+from pixzip.coding.entropy import encode_words, words_of
 from pixzip.errors import FormatError
-from pixzip.image import Picture
+from pixzip.formats.image import Picture
 from pixzip.memory import deep_block
-from pixzip.model_file import find_model
+from pixzip.model.file import find_model
+from pixzip.pxz.container import DEEP, Coding, read_container, write_container
 
 Planes = NDArray[np.uint16]
 MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}

@@ -18,7 +18,7 @@ from click.shell_completion import get_completion_class
 import pixzip
 import pixzip.pillow
 from pixzip.cli import commands
-from pixzip.container import MAGIC
+from pixzip.pxz.container import MAGIC
 
 DOCS = Path(__file__).parents[1] / "docs"
 

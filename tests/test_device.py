@@ -21,11 +21,11 @@ from test_learning import bold_model  # noqa: E402
 
 import pixzip  # noqa: E402
 from pixzip import codec  # noqa: E402
-from pixzip.entropy import Lanes, read_lanes  # noqa: E402
+from pixzip.coding.entropy import Lanes, read_lanes  # noqa: E402
+from pixzip.coding.frequencies import find_weight, sum_before, weight_interval  # noqa: E402
 from pixzip.errors import FormatError, UsageError  # noqa: E402
-from pixzip.frequencies import find_weight, sum_before, weight_interval  # noqa: E402
 from pixzip.jit import jit  # noqa: E402
-from pixzip.model_file import Model  # noqa: E402
+from pixzip.model.file import Model  # noqa: E402
 from pixzip.runtime import steps  # noqa: E402
 from pixzip.runtime.device import arithmetic, heads, pixels, together, trunk, wavefront  # noqa: E402
 from pixzip.runtime.device.wavefront import Block  # noqa: E402

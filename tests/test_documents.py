@@ -27,7 +27,7 @@ from PIL import Image
 import pixzip
 from pixzip import cli
 from pixzip.manifest import Record, pixels_sha256, sha256, write_manifest
-from pixzip.model_file import write_model
+from pixzip.model.file import write_model
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -297,7 +297,7 @@ def small_default(sized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A small model in the place of those that ship; one thread."""
     (tmp_path / "models").mkdir()
     shutil.copy(sized, tmp_path / "models" / "default.safetensors")
-    monkeypatch.setattr("pixzip.model_file.models_folder", lambda: tmp_path / "models")
+    monkeypatch.setattr("pixzip.model.file.models_folder", lambda: tmp_path / "models")
     monkeypatch.setattr("os.cpu_count", lambda: 1)
 
 

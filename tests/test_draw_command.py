@@ -20,7 +20,7 @@ from tiny_stack import stack_bytes
 import pixzip
 import pixzip.drawing
 from pixzip.drawing import GAP_PX, grid
-from pixzip.model_file import write_model
+from pixzip.model.file import write_model
 
 __all__ = ["feed", "run"]  # fixtures
 

@@ -18,15 +18,15 @@ from tiny_stack import ARCHITECTURES, stack_bytes, stack_model
 
 import pixzip
 from pixzip import drawing
+from pixzip.coding.frequencies import row_intervals, tempered
+from pixzip.coding.quantiles import quantiles
 from pixzip.errors import ImageError, LimitError, ModelError, ModelNotFoundError, UsageError
-from pixzip.frequencies import row_intervals, tempered
-from pixzip.model_file import Model, find_model, load_model, shipped_models, write_model
-from pixzip.quantiles import quantiles
+from pixzip.model.file import Model, find_model, load_model, shipped_models, write_model
+from pixzip.model.stack import StackNetwork
 from pixzip.runtime import draw, frozen, kernels
 from pixzip.runtime import network as trunk
 from pixzip.runtime.multiply import HAS_INT8
 from pixzip.runtime.stack import maps
-from pixzip.stack_model import StackNetwork
 
 ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no instructions for it"))]
 ONE = Fraction(1)

@@ -1,4 +1,4 @@
-"""pixzip.entropy: three decoders of a lane agree on every outcome, both encoders give the same words, damage shows."""
+"""pixzip.coding.entropy: three decoders of a lane agree on every outcome, both encoders on the words; damage shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reference_decoder import Lane, Refused
 from reference_decoder import read_lanes as reference_read_lanes
 from tiny_model import tables
 
-from pixzip.entropy import (
+from pixzip.coding.entropy import (
     Lanes,
     decode_words,
     encode_words,
@@ -23,8 +23,8 @@ from pixzip.entropy import (
     read_lanes,
     words_of,
 )
+from pixzip.coding.frequencies import cumulate_binary, interval
 from pixzip.errors import FormatError
-from pixzip.frequencies import cumulate_binary, interval
 
 constriction = pytest.importorskip("constriction")  # there is none for ARM under Linux
 
@@ -169,7 +169,7 @@ def test_long_lanes_are_coded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None
     left, frequency = intervals_of(weights, drawn_symbols(3, weights, likely=True))
     whole = encode_words(left, frequency)
     for size in (1, 7, 49, 50):
-        monkeypatch.setattr("pixzip.entropy._ENCODE_AT_ONCE", size)
+        monkeypatch.setattr("pixzip.coding.entropy._ENCODE_AT_ONCE", size)
         assert np.array_equal(encode_words(left, frequency), whole)
 
 

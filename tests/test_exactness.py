@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from test_golden import FOLDER
 
 from pixzip import codec
-from pixzip.image import read_image
-from pixzip.model_file import find_model
+from pixzip.formats.image import read_image
+from pixzip.model.file import find_model
 from pixzip.runtime.multiply import HAS_INT8
 
 #: BLAKE2b-128 of the payloads of CASES, in their order, by the default model: digest([coded(name, "float32", 1), ...]).

@@ -19,7 +19,7 @@ from test_image import EXIF, ICC, XMP, assert_as_pillow, bmp, frames, noise, pic
 import pixzip
 from pixzip import cli
 from pixzip.errors import ImageError
-from pixzip.image import MODES, read_image, write_image
+from pixzip.formats.image import MODES, read_image, write_image
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
 JPEG = "--allow-jpeg"

@@ -1,4 +1,4 @@
-"""pixzip.frame: predictions, symbols and inputs, against formulas typed from docs/model-format.md, section 4."""
+"""pixzip.coding.frame: predictions, symbols and inputs, against formulas typed from docs/model-format.md, section 4."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from tiny_model import photo
 
-from pixzip.frame import (
+from pixzip.coding.frame import (
     ERROR_WINDOW,
     INPUTS,
     WINDOW,
@@ -18,7 +18,7 @@ from pixzip.frame import (
     predict,
     row_inputs,
 )
-from pixzip.schedule import slope_of
+from pixzip.coding.schedule import slope_of
 
 Pixels = NDArray[np.uint8]
 

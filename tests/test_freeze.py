@@ -18,17 +18,17 @@ from small_nets import ARCHITECTURES, crops_of, randomised  # noqa: E402
 from pixzip import codec  # noqa: E402
 from pixzip.errors import TrainingDataError, TrainingError  # noqa: E402
 from pixzip.evaluate import model_bits  # noqa: E402
-from pixzip.freeze import freeze_network  # noqa: E402
-from pixzip.model_file import load_model  # noqa: E402
-from pixzip.nets.network import build  # noqa: E402
-from pixzip.nets.stack_calibration import (  # noqa: E402
+from pixzip.freezing.freeze import freeze_network  # noqa: E402
+from pixzip.freezing.stack_calibration import (  # noqa: E402
     calibrated,
     divergence,
     first_exponents,
     log_probabilities,
 )
-from pixzip.nets.stack_integers import stack_network  # noqa: E402
-from pixzip.nets.tables import make_tables  # noqa: E402
+from pixzip.freezing.stack_integers import stack_network  # noqa: E402
+from pixzip.freezing.tables import make_tables  # noqa: E402
+from pixzip.model.file import load_model  # noqa: E402
+from pixzip.nets.network import build  # noqa: E402
 from pixzip.nets.trunk import TrunkConfig  # noqa: E402
 from pixzip.runtime.stack import layers, rows  # noqa: E402
 from pixzip.training.workers import torch_threads  # noqa: E402

@@ -1,4 +1,4 @@
-"""pixzip.frequencies: every row has f >= 1 and sum 2^24, and find_symbol inverts interval."""
+"""pixzip.coding.frequencies: every row has f >= 1 and sum 2^24, and find_symbol inverts interval."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny_model import tables
 
-from pixzip.frequencies import cumulate, find_symbol, interval, row_intervals, symbol_bits
-from pixzip.runtime.kernels import addend
+from pixzip.coding.frequencies import cumulate, find_symbol, interval, row_intervals, symbol_bits
+from pixzip.shifts import addend
 
 EXP = tables()["table.exp"]
 ZEROS = np.zeros(256, dtype=np.int32)

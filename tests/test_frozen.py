@@ -16,17 +16,17 @@ from tiny_model import photo
 from tiny_stack import ARCHITECTURES, stack_model, stack_parts
 
 from pixzip import codec
+from pixzip.coding.frame import predict
+from pixzip.coding.schedule import first_row, last_row, number_of_steps
 from pixzip.errors import FormatError, UsageError
 from pixzip.evaluate import model_bits
-from pixzip.frame import predict
-from pixzip.model_file import Model, load_model, write_model
+from pixzip.model.file import Model, load_model, write_model
+from pixzip.model.stack import PLANES, Product, StackNetwork, read_paper
 from pixzip.runtime import kernels
-from pixzip.runtime.kernels import Ints
 from pixzip.runtime.multiply import HAS_INT8
 from pixzip.runtime.stack import layers, maps, products, rows, steps
 from pixzip.runtime.stack.inputs import picture_inputs
-from pixzip.schedule import first_row, last_row, number_of_steps
-from pixzip.stack_model import PLANES, Product, StackNetwork, read_paper
+from pixzip.shifts import Ints
 
 ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no instructions for it"))]
 #: Kinds of pictures, frames and connections; each occurs with every architecture.
@@ -413,7 +413,7 @@ def test_payload_bits_are_row_bits_and_row_bits_are_model_bits(architecture: str
 def test_a_binary_row_is_the_sigmoid_of_its_logit() -> None:
     from tiny_model import tables
 
-    from pixzip.frequencies import binary_bits, binary_intervals
+    from pixzip.coding.frequencies import binary_bits, binary_intervals
 
     values = np.array([-5000, -1024, -640, -64, -1, 0, 1, 33, 640, 1023, 1024, 5000], dtype=np.int32)[:, None]
     zeros = np.zeros(1, dtype=np.int32)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from pixzip import api
-from pixzip.container import read_container, write_container
-from pixzip.image import from_array, write_image
+from pixzip.formats.image import from_array, write_image
+from pixzip.pxz.container import read_container, write_container
 
 
 def _bench() -> ModuleType:
@@ -87,7 +87,7 @@ def test_planted_faults_are_found(check: Any, monkeypatch: pytest.MonkeyPatch) -
             check(damaged)
     with monkeypatch.context() as planted:
         planted.setattr(api.pxz, "checksum", lambda *_: c.header.pixels_checksum)
-        planted.setattr("pixzip.entropy.Lanes.check_finished", lambda self: None)
+        planted.setattr("pixzip.coding.entropy.Lanes.check_finished", lambda self: None)
         with pytest.raises(fuzz.Fault, match="other pixels under a seed's checksum"):
             check(damaged)
     with monkeypatch.context() as planted:

@@ -1,4 +1,4 @@
-"""pixzip.image: image files ↔ pictures, against Pillow and files made by hand, and what is refused."""
+"""pixzip.formats.image: image files ↔ pictures, against Pillow and files made by hand, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixzip import metadata as meta
 from pixzip.errors import ImageError, LimitError, PixzipError
-from pixzip.image import Picture, from_array, from_pil, read_image, to_array, to_pil, write_image
+from pixzip.formats import metadata as meta
+from pixzip.formats.image import Picture, from_array, from_pil, read_image, to_array, to_pil, write_image
 
 KINDS = [("L", 1), ("L", 2), ("L", 4), ("L", 8), ("L", 16), ("LA", 8), ("LA", 16), ("RGB", 8), ("RGB", 16)]
 KINDS += [("RGBA", 8), ("RGBA", 16), ("P", 1), ("P", 2), ("P", 4), ("P", 8)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from pixzip import jit
 
 CODE = """
 import sys
@@ -83,3 +86,31 @@ def test_without_any_folder_kernels_are_compiled_each_time(folder: Path, tmp_pat
     for _ in range(2):
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=120)
         assert done.stdout.split()[0] == "0"
+
+
+def imported(path: Path, package: Path) -> set[Path]:
+    """Modules of the package that a module imports when it is loaded."""
+    nodes = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ImportFrom)]
+    names = [f"{n.module}.{alias.name}" for n in nodes for alias in n.names if str(n.module).startswith(package.name)]
+    places = {
+        package.parent.joinpath(*name.split(".")[:cut]).with_suffix(".py") for name in names for cut in (-1, None)
+    }
+    return {place for place in places if place.is_file()}
+
+
+def unstamped(package: Path, sources: tuple[str, ...]) -> set[str]:
+    """Modules that compiled functions come from, or take numbers from, and that the stamp leaves out."""
+    covered = {path for pattern in sources for path in package.glob(pattern)}
+    reached: set[Path] = set()
+    left = {path for path in package.rglob("*.py") if package / "jit.py" in imported(path, package)}
+    while left:
+        reached |= left
+        left = {place for path in left for place in imported(path, package)} - reached
+    return {path.relative_to(package).as_posix() for path in reached - covered}
+
+
+def test_the_stamp_covers_what_compiled_functions_come_from() -> None:
+    package = Path(jit.__file__).parent
+    assert unstamped(package, jit.SOURCES) == set()
+    fewer = tuple(pattern for pattern in jit.SOURCES if not pattern.startswith(("coding", "pxz")))
+    assert {"coding/entropy.py", "pxz/container.py"} <= unstamped(package, fewer)

@@ -14,11 +14,11 @@ from test_golden import FOLDER
 from tiny_model import parts, photo, tiny_model
 
 from pixzip import codec, evaluate
-from pixzip.entropy import read_lanes
+from pixzip.coding.entropy import read_lanes
 from pixzip.errors import FormatError, UsageError
-from pixzip.image import read_image
+from pixzip.formats.image import read_image
 from pixzip.jit import jit
-from pixzip.model_file import Model, find_model, load_model, write_model
+from pixzip.model.file import Model, find_model, load_model, write_model
 from pixzip.runtime import frozen, learning, plain, steps
 from pixzip.runtime.multiply import HAS_INT8, pack, store_row
 from pixzip.runtime.network import logit_row

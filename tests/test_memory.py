@@ -27,11 +27,11 @@ from tiny_stack import stack_model
 import pixzip
 from pixzip import LimitError, codec
 from pixzip.api import need_to_compress, need_to_decompress
-from pixzip.container import read_container, write_container
-from pixzip.image import claimed_shape, read_image
+from pixzip.coding.schedule import Tile
+from pixzip.formats.image import claimed_shape, read_image
 from pixzip.memory import MIB, PROCESS_BYTES, Need, decoding_tile, encoding_tile
-from pixzip.model_file import find_model, load_model, shipped_models
-from pixzip.schedule import Tile
+from pixzip.model.file import find_model, load_model, shipped_models
+from pixzip.pxz.container import read_container, write_container
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -141,7 +141,7 @@ def test_arrays_of_a_tile_are_below_its_bound(architecture: str, shape: tuple[in
 PEAKS = """
 import json, sys
 import numpy, pixzip
-from pixzip.image import from_array, write_image
+from pixzip.formats.image import from_array, write_image
 
 def peak(reset=False):
     if reset:

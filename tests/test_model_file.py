@@ -1,4 +1,4 @@
-"""pixzip.model_file: model files read back as written, every broken field is a ModelError of one line."""
+"""pixzip.model.file: model files read back as written, every broken field is a ModelError of one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tiny_model import largest_bias, parts, tiny_bytes
 
 from pixzip.errors import ModelError
-from pixzip.model_file import MAX_BYTES, find_model, load_model, write_model
+from pixzip.model.file import MAX_BYTES, find_model, load_model, write_model
 
 Header = dict[str, Any]
 

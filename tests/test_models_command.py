@@ -13,10 +13,11 @@ from conftest import model_picture
 from test_tree import Run, run
 
 import pixzip
-from pixzip import model_file, model_store
-from pixzip.container import DIGEST_BYTES
 from pixzip.errors import ModelError, ModelNotFoundError, OutputError, UsageError
-from pixzip.model_file import MAX_BYTES, added_folder, find_model
+from pixzip.model import file as model_file
+from pixzip.model import store as model_store
+from pixzip.model.file import MAX_BYTES, added_folder, find_model
+from pixzip.pxz.container import DIGEST_BYTES
 
 __all__ = ["run"]
 
@@ -85,7 +86,7 @@ def test_name_of_another_model_is_refused(
 def test_names_of_shipped_models_are_taken_and_they_come_first(
     run: Run, folder: Path, model: Path, other_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pixzip.model_file.models_folder", lambda: model.parent)
+    monkeypatch.setattr("pixzip.model.file.models_folder", lambda: model.parent)
     assert "--name gives it another name" in run("models", "--add", other_model, "--name", "calm").err
     assert "was there before" in run("models", "--add", model).err and not folder.exists()
     folder.mkdir(parents=True)

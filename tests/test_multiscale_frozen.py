@@ -20,9 +20,9 @@ import pixzip  # noqa: E402
 from pixzip import codec  # noqa: E402
 from pixzip.errors import FormatError, ModelError, UsageError  # noqa: E402
 from pixzip.evaluate import model_bits  # noqa: E402
-from pixzip.freeze import freeze_network  # noqa: E402
-from pixzip.model_file import Model, _read_safetensors, load_model, write_model  # noqa: E402
-from pixzip.multiscale_model import MultiScaleNetwork  # noqa: E402
+from pixzip.freezing.freeze import freeze_network  # noqa: E402
+from pixzip.model.file import Model, _read_safetensors, load_model, write_model  # noqa: E402
+from pixzip.model.multiscale import MultiScaleNetwork  # noqa: E402
 from pixzip.nets.multiscale import MultiScaleConfig, unknown_pixels  # noqa: E402
 from pixzip.runtime import draw, frozen  # noqa: E402
 from pixzip.runtime.multiply import HAS_INT8  # noqa: E402

@@ -1,4 +1,4 @@
-"""pixzip.names: names come back, and nothing that leads out of a folder ever does."""
+"""pixzip.pxz.names: names come back, and nothing that leads out of a folder ever does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import pixzip
 from pixzip.errors import FormatError, UsageError
-from pixzip.names import pack_names, unpack_names
+from pixzip.pxz.names import pack_names, unpack_names
 
 PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="/\\\x7f", min_codepoint=32), min_size=1, max_size=40)
 

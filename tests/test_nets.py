@@ -15,10 +15,8 @@ torch = pytest.importorskip("torch")
 from naive_trunk import naive_conv, naive_row_lstm  # noqa: E402
 
 from pixzip import evaluate  # noqa: E402
-from pixzip.freeze import freeze  # noqa: E402
-from pixzip.model_file import Model, load_model  # noqa: E402
-from pixzip.nets.calibration import calibrated, observe  # noqa: E402
-from pixzip.nets.exponents import (  # noqa: E402
+from pixzip.freezing.calibration import calibrated, observe  # noqa: E402
+from pixzip.freezing.exponents import (  # noqa: E402
     HIDDEN,
     SIGNED,
     STATE,
@@ -30,9 +28,8 @@ from pixzip.nets.exponents import (  # noqa: E402
     calibrate,
     weight_exponents,
 )
-from pixzip.nets.flat_map import FlatMap  # noqa: E402
-from pixzip.nets.layers import ConvBlock, RowLstm  # noqa: E402
-from pixzip.nets.quantised import (  # noqa: E402
+from pixzip.freezing.freeze import freeze  # noqa: E402
+from pixzip.freezing.quantised import (  # noqa: E402
     GateIntegers,
     HeadIntegers,
     Integers,
@@ -42,7 +39,10 @@ from pixzip.nets.quantised import (  # noqa: E402
     quantised_stream,
     to_int8,
 )
-from pixzip.nets.tables import make_tables  # noqa: E402
+from pixzip.freezing.tables import make_tables  # noqa: E402
+from pixzip.model.file import Model, load_model  # noqa: E402
+from pixzip.nets.flat_map import FlatMap  # noqa: E402
+from pixzip.nets.layers import ConvBlock, RowLstm  # noqa: E402
 from pixzip.nets.trunk import Batch, TrunkConfig, TrunkModel, error_basis, prepare, prior_bias  # noqa: E402
 from pixzip.runtime.rows import traverse  # noqa: E402
 
@@ -253,7 +253,7 @@ def quantised_logits(model: TrunkModel, e: Exponents, crops: np.ndarray[Any, Any
 def test_quantised_training_computes_the_runtime_integers(by_bytes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if by_bytes and not int8_engine_is_exact():
         pytest.skip("torch's product of bytes is not exact here")
-    monkeypatch.setattr("pixzip.nets.quantised.INT8_MATMUL", by_bytes)
+    monkeypatch.setattr("pixzip.freezing.quantised.INT8_MATMUL", by_bytes)
     model, crops = small_model(), picture_batch(1, 9, 23, seed=5)
     e, file = frozen(model, crops)
     np.testing.assert_array_equal(quantised_logits(model, e, crops), runtime_logits(file, crops))
@@ -276,7 +276,7 @@ def test_quantised_equality_catches_one_table_entry_off_by_one() -> None:
 def test_quantised_gradients_point_where_float_gradients_do(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pixzip.nets.quantised.GRADIENT", dtype)
+    monkeypatch.setattr("pixzip.freezing.quantised.GRADIENT", dtype)
     model, crops = small_model(), picture_batch(4, 16, 16, seed=7)
     inputs, errors = tensors(prepare(crops))
     e = calibrate(

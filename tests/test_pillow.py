@@ -20,8 +20,8 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 import pixzip
 import pixzip.pillow
 from pixzip import cli
-from pixzip.container import read_container, write_container
-from pixzip.image import MODES, Picture
+from pixzip.formats.image import MODES, Picture
+from pixzip.pxz.container import read_container, write_container
 
 
 @pytest.fixture(autouse=True)

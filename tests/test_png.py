@@ -1,4 +1,4 @@
-"""pixzip.png: files ↔ samples, against an encoder written here from the specification and Pillow; planted faults."""
+"""pixzip.formats.png: files ↔ samples, against an encoder from the specification, and Pillow; planted faults."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixzip import png as module
 from pixzip.errors import ImageError, LimitError
-from pixzip.png import COLOURS, SIGNATURE, Header, Png, read_header, read_png, write_png
+from pixzip.formats import png as module
+from pixzip.formats.png import COLOURS, SIGNATURE, Header, Png, read_header, read_png, write_png
 
 #: Colour type → channels, written down once more: the oracle must not lean on the module.
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pixzip.coding.frequencies import MASS, find_symbol, interval
+from pixzip.coding.quantiles import philox, quantiles
 from pixzip.errors import UsageError
-from pixzip.frequencies import MASS, find_symbol, interval
-from pixzip.quantiles import philox, quantiles
 
 
 @pytest.mark.parametrize(

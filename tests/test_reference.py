@@ -15,11 +15,11 @@ from reference_decoder import Refused, decode
 from tiny_model import photo, tiny_model
 from tiny_stack import ARCHITECTURES, stack_model
 
-from pixzip import codec
-from pixzip.container import CONSTANT, Coding, Container, Header, checksum, write_container
+from pixzip import codec, shifts
 from pixzip.errors import FormatError
 from pixzip.keywords import DEFAULT_LEARNING
-from pixzip.model_file import Model, load_model, shipped_models
+from pixzip.model.file import Model, load_model, shipped_models
+from pixzip.pxz.container import CONSTANT, Coding, Container, Header, checksum, write_container
 from pixzip.runtime import kernels
 
 PLANES = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3, "P": 1}  # planes in the TILE chunks
@@ -170,8 +170,8 @@ def test_reference_refuses_a_model_for_other_pictures() -> None:
 # The reference decoder sees faults that encoder and decoder share, and damage.
 
 
-def addend_without_half(bias: kernels.Ints, shift: kernels.Ints) -> kernels.Ints:
-    """A wrong kernels.addend: all products are rounded down."""
+def addend_without_half(bias: shifts.Ints, shift: shifts.Ints) -> shifts.Ints:
+    """A wrong shifts.addend: all products are rounded down."""
     return bias
 
 

@@ -18,27 +18,20 @@ from tiny_model import photo, tables, tiny_model
 from tiny_stack import SIZES, stack_parts
 
 import pixzip
-from pixzip import codec, container, image, stored, tiff
-from pixzip.container import read_container, write_container
+from pixzip import codec
+from pixzip.coding import stored
 from pixzip.errors import FormatError, ImageError, LimitError, ModelError, ModelNotFoundError, PixzipError, UsageError
-from pixzip.model_file import MAX_BYTES, Model, find_model, load_model, write_model
-from pixzip.multiscale_model import multiscale_arrays
-from pixzip.png import SIGNATURE, read_header
+from pixzip.formats import image, tiff
+from pixzip.formats.png import SIGNATURE, read_header
+from pixzip.model.file import MAX_BYTES, Model, find_model, load_model, write_model
+from pixzip.model.multiscale import multiscale_arrays
+from pixzip.pxz import container
+from pixzip.pxz.container import read_container, write_container
 
 #: Modules that read what others made: every raise in them is reached by a test of the suite.
-READERS = (
-    "container",
-    "codec",
-    "entropy",
-    "stored",
-    "image",
-    "png",
-    "metadata",
-    "model_file",
-    "model_checks",
-    "foreign",
-)
-READERS += ("pnm", "names", "remains", "tiff", "stack_model", "multiscale_model", "api", "keywords")
+READERS = ("api", "codec", "keywords", "pxz/container", "pxz/names", "pxz/remains", "coding/entropy", "coding/stored")
+READERS += tuple(f"formats/{name}" for name in ("image", "png", "metadata", "foreign", "pnm", "tiff"))
+READERS += tuple(f"model/{name}" for name in ("file", "checks", "stack", "multiscale"))
 
 
 def stack_model(**sizes: Any) -> Model:
@@ -256,8 +249,8 @@ def test_errors_are_noted_where_they_are_made() -> None:
     before = set(refusals.reached)
     with pytest.raises(UsageError):
         container.Header(0, 1, 1, "L", 8, 1, bytes(8), 1, 1, 0, bytes(16))
-    assert {name for name, _ in refusals.reached - before} <= {"container"}
-    assert any(name == "container" for name, _ in refusals.reached)
+    assert {name for name, _ in refusals.reached - before} <= {"pxz/container"}
+    assert any(name == "pxz/container" for name, _ in refusals.reached)
 
 
 def test_zz_every_refusal_of_the_readers_is_reached_by_the_suite(request: pytest.FixtureRequest) -> None:

@@ -19,8 +19,8 @@ from tiny_stack import stack_bytes
 
 import pixzip
 from pixzip.errors import FormatError, UsageError
-from pixzip.image import Picture
-from pixzip.model_file import write_model
+from pixzip.formats.image import Picture
+from pixzip.model.file import write_model
 from pixzip.reports import Report, Shares, part_of
 
 MODELS: dict[str, Callable[[], bytes]] = {

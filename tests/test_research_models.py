@@ -9,9 +9,9 @@ import pytest
 from reference_decoder import decode as reference_decode
 
 import pixzip
-from pixzip.container import Coding, read_header
-from pixzip.image import read_image
-from pixzip.model_file import find_model
+from pixzip.formats.image import read_image
+from pixzip.model.file import find_model
+from pixzip.pxz.container import Coding, read_header
 from pixzip.runtime.multiply import HAS_INT8
 
 HERE = Path(__file__).parent

@@ -11,14 +11,14 @@ torch = pytest.importorskip("torch")
 
 from small_nets import ARCHITECTURES, crops_of, randomised  # noqa: E402
 
-from pixzip.nets import equalisation  # noqa: E402
+from pixzip.freezing import equalisation  # noqa: E402
+from pixzip.freezing.rounding import Rounding, gathered, rounded  # noqa: E402
+from pixzip.freezing.stack_calibration import calibrated, divergence, log_probabilities, reaches  # noqa: E402
+from pixzip.freezing.stack_integers import stack_network  # noqa: E402
+from pixzip.freezing.tables import make_tables  # noqa: E402
 from pixzip.nets.masked_conv import MaskedConv  # noqa: E402
 from pixzip.nets.masks import colours  # noqa: E402
 from pixzip.nets.multiscale import MultiScaleConfig  # noqa: E402
-from pixzip.nets.rounding import Rounding, gathered, rounded  # noqa: E402
-from pixzip.nets.stack_calibration import calibrated, divergence, log_probabilities, reaches  # noqa: E402
-from pixzip.nets.stack_integers import stack_network  # noqa: E402
-from pixzip.nets.tables import make_tables  # noqa: E402
 
 #: Kernel → its mask, as the networks have them.
 KERNELS: list[tuple[Any, tuple[int, int]]] = [

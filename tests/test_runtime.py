@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny_model import parts, photo, tiny_model
 
-from pixzip import codec
-from pixzip.entropy import read_lanes
+from pixzip import codec, shifts
+from pixzip.coding.entropy import read_lanes
 from pixzip.errors import FormatError, UsageError
-from pixzip.model_file import Model, Network, load_model, write_model
+from pixzip.model.file import Model, Network, load_model, write_model
 from pixzip.runtime import frozen, fused, kernels, pipeline, progress, steps
 from pixzip.runtime.fused import TAPS
 from pixzip.runtime.multiply import HAS_INT8
@@ -481,7 +481,7 @@ def test_each_output_is_shifted_by_its_own_shift(dtype: type) -> None:
     exact = [
         [(int(a) + int(b) + (2**s >> 1)) >> s for a, b, s in zip(row, bias, range(25), strict=True)] for row in acc
     ]
-    addend = kernels.addend(bias, shift)
+    addend = shifts.addend(bias, shift)
     added, started, hidden = x.copy(), np.empty_like(x), np.empty(x.shape, dtype=np.int8)
     kernels.add_stream(acc, addend, shift, added)
     kernels.start_stream(acc, addend, shift, started)

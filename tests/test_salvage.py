@@ -20,8 +20,8 @@ from PIL import Image
 
 import pixzip
 from pixzip import cli
-from pixzip.container import read_container, tile_grid, write_container
 from pixzip.errors import FormatError, LimitError, SalvageError
+from pixzip.pxz.container import read_container, tile_grid, write_container
 
 TILE = 16
 MARK = np.array([255, 0, 255])

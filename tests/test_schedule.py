@@ -1,4 +1,4 @@
-"""pixzip.schedule: slopes, the rows of a step and tiles, against brute force."""
+"""pixzip.coding.schedule: slopes, the rows of a step and tiles, against brute force."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixzip.schedule import (
+from pixzip.coding.schedule import (
     BLOCK_PICTURES,
     default_lanes,
     first_row,

@@ -14,8 +14,8 @@ from tiny_stack import ARCHITECTURES, Arrays, stack_bytes, stack_model, stack_pa
 
 import pixzip
 from pixzip.errors import FormatError, ModelError, UsageError
-from pixzip.model_file import load_model, write_model
-from pixzip.stack_model import Product, StackNetwork, colour_starts
+from pixzip.model.file import load_model, write_model
+from pixzip.model.stack import Product, StackNetwork, colour_starts
 
 Config = dict[str, Any]
 #: A function that damages a configuration and its arrays.

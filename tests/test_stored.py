@@ -1,4 +1,4 @@
-"""pixzip.stored: planes ↔ the shorter of WebP and PNG, and streams that do not hold what the header says."""
+"""pixzip.coding.stored: planes ↔ the shorter of WebP and PNG, and streams that do not hold what the header says."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from pixzip.coding.stored import STORED_DEEP, STORED_PNG, STORED_WEBP, restore, store
 from pixzip.errors import FormatError
-from pixzip.png import Png, write_png
-from pixzip.stored import STORED_DEEP, STORED_PNG, STORED_WEBP, restore, store
+from pixzip.formats.png import Png, write_png
 
 KINDS = [("L", 1), ("L", 2), ("L", 4), ("L", 8), ("L", 16), ("LA", 8), ("LA", 16), ("RGB", 8), ("RGB", 16)]
 KINDS += [("RGBA", 8), ("RGBA", 16), ("P", 1), ("P", 2), ("P", 4), ("P", 8)]

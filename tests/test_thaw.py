@@ -15,13 +15,13 @@ torch = pytest.importorskip("torch")
 
 from pixzip import evaluate  # noqa: E402
 from pixzip.errors import TrainingError  # noqa: E402
-from pixzip.freeze import freeze  # noqa: E402
-from pixzip.model_file import Model, find_model, load_model, shipped_models  # noqa: E402
-from pixzip.nets.calibration import calibrated  # noqa: E402
-from pixzip.nets.exponents import Exponents  # noqa: E402
-from pixzip.nets.tables import make_tables  # noqa: E402
+from pixzip.freezing.calibration import calibrated  # noqa: E402
+from pixzip.freezing.exponents import Exponents  # noqa: E402
+from pixzip.freezing.freeze import freeze  # noqa: E402
+from pixzip.freezing.tables import make_tables  # noqa: E402
+from pixzip.freezing.thaw import thawed  # noqa: E402
+from pixzip.model.file import Model, find_model, load_model, shipped_models  # noqa: E402
 from pixzip.nets.trunk import TrunkConfig, TrunkModel, prepare  # noqa: E402
-from pixzip.thaw import thawed  # noqa: E402
 from pixzip.training.checkpoint import Run  # noqa: E402
 from pixzip.training.config import Config, TrainingSettings  # noqa: E402
 from pixzip.training.start import begin_from  # noqa: E402

@@ -23,7 +23,7 @@ from pixzip.data.sources import rgb  # noqa: E402
 from pixzip.data.split import load_split  # noqa: E402
 from pixzip.errors import OutputError, TrainingError  # noqa: E402
 from pixzip.evaluate import bootstrap  # noqa: E402
-from pixzip.model_file import find_model  # noqa: E402
+from pixzip.model.file import find_model  # noqa: E402
 from pixzip.nets.diagonal_bilstm import DiagonalBiLstmConfig  # noqa: E402
 from pixzip.nets.multiscale import MultiScaleConfig  # noqa: E402
 from pixzip.nets.network import build  # noqa: E402
@@ -37,6 +37,7 @@ from pixzip.training.config import Config, TrainingSettings  # noqa: E402
 from pixzip.training.loop import Trainer  # noqa: E402
 from pixzip.training.processes import Processes  # noqa: E402
 from pixzip.training.report import Entry, Log, read_log  # noqa: E402
+from pixzip.training.run import train  # noqa: E402
 from pixzip.training.start import begin_from  # noqa: E402
 
 SMALL = TrunkConfig(16, 16, 8, 16, "cl")
@@ -80,7 +81,7 @@ def trainer(config: Config, folder: Path, cache: Path) -> Trainer:
 
 
 def test_training_learns_and_its_model_codes(config: Config, photos: Path, tmp_path: Path) -> None:
-    assert loop.train(changed(config, average=0.5), tmp_path / "run", tmp_path / "cache") == 0
+    assert train(changed(config, average=0.5), tmp_path / "run", tmp_path / "cache") == 0
     rows = read_log(tmp_path / "run" / "log.csv")
     assert [int(r["step"]) for r in rows] == list(range(4, 33, 4))
     assert float(rows[-1]["train_bits_per_dim"]) < float(rows[0]["train_bits_per_dim"])
@@ -102,7 +103,7 @@ def test_the_papers_networks_end_as_models_that_code(
     model: StackConfig, config: Config, photos: Path, tmp_path: Path
 ) -> None:
     run = replace(changed(config, steps=4, quantised_steps=0, validate_every=4), model=model)
-    assert loop.train(run, tmp_path / "run", tmp_path / "cache") == 0
+    assert train(run, tmp_path / "run", tmp_path / "cache") == 0
     bits = json.loads((tmp_path / "run" / "report.json").read_text())["validation_bits_per_dim"]
     assert bits["exact"] == pytest.approx(bits["float"], rel=0.01)
     frozen = find_model(tmp_path / "run" / "model.safetensors")
@@ -122,7 +123,7 @@ def interrupted(config: Config, folder: Path, cache: Path, stops: list[int]) -> 
             stops.pop(0)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    numbers = [loop.train(config, folder, cache, say=say) for _ in range(len(stops) + 1)]
+    numbers = [train(config, folder, cache, say=say) for _ in range(len(stops) + 1)]
     assert numbers == [signal.SIGTERM] * (len(numbers) - 1) + [0]
     return lines
 
@@ -132,7 +133,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
     kind: dict[str, object], config: Config, tmp_path: Path
 ) -> None:
     config = changed(config, report_every=1, **kind)
-    assert loop.train(config, tmp_path / "whole", tmp_path / "cache") == 0
+    assert train(config, tmp_path / "whole", tmp_path / "cache") == 0
     lines = interrupted(config, tmp_path / "stopped", tmp_path / "cache", [11, 23, 26])
     assert [line for line in lines if line.startswith("resuming")] == [f"resuming after step {n}" for n in (12, 24, 27)]
     for name in ("model.safetensors", "last.safetensors", "best.safetensors", "report.json", "card.md"):
@@ -190,7 +191,7 @@ def test_a_run_that_goes_wrong_goes_back_with_a_lower_rate_and_says_so(
 
     monkeypatch.setattr(Trainer, "__post_init__", note)
     lines: list[str] = []
-    assert loop.train(changed(config, save_every=5), tmp_path / "run", tmp_path / "cache", say=lines.append) == 0
+    assert train(changed(config, save_every=5), tmp_path / "run", tmp_path / "cache", say=lines.append) == 0
     events = [row["event"] for row in read_log(tmp_path / "run" / "log.csv") if row["event"]]
     assert events == [
         "loss is nan in step 13: back to step 10, rate times 0.5",
@@ -227,19 +228,19 @@ def test_a_climbing_loss_is_noticed_and_one_bad_batch_is_not() -> None:
 
 def test_a_checkpoint_of_another_network_or_recipe_or_pictures_is_refused(config: Config, tmp_path: Path) -> None:
     folder, cache = tmp_path / "run", tmp_path / "cache"
-    assert loop.train(changed(config, steps=4, quantised_steps=0, decay=0), folder, cache) == 0
+    assert train(changed(config, steps=4, quantised_steps=0, decay=0), folder, cache) == 0
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with pytest.raises(TrainingError, match=r"another network: model.head 16, now 24$"):
-        loop.train(replace(config, model=TrunkConfig(16, 16, 8, 24, "cl")), folder, cache)
+        train(replace(config, model=TrunkConfig(16, 16, 8, 24, "cl")), folder, cache)
     with pytest.raises(TrainingError, match=r"another run: training.decay 0, now 8; .*--allow-changes goes on so"):
-        loop.train(config, folder, cache)
+        train(config, folder, cache)
     Image.new("RGB", (40, 40), (9, 9, 9)).save(Path(config.data.train) / "new.png")
     with pytest.raises(TrainingError, match=r"another run: (train|validation) pictures"):
-        loop.train(changed(config, steps=4, quantised_steps=0, decay=0), folder, cache)
+        train(changed(config, steps=4, quantised_steps=0, decay=0), folder, cache)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     for steps, more in ((5, {}), (6, {"optimiser": "muon", "average": 0.5}), (7, {"optimiser": "rmsprop"})):
         wanted = changed(config, steps=steps, quantised_steps=0, decay=0, **more)
-        assert loop.train(wanted, folder, cache, allow_changes=True) == 0
+        assert train(wanted, folder, cache, allow_changes=True) == 0
 
 
 @pytest.mark.parametrize("cut", [0, 7, 100, -1])
@@ -284,7 +285,7 @@ def test_settings_that_this_run_cannot_follow_are_refused(config: Config, tmp_pa
     }
     for message, change in cases.items():
         with pytest.raises(TrainingError, match=message):
-            loop.train(changed(config, **change), tmp_path / "run", tmp_path / "cache")
+            train(changed(config, **change), tmp_path / "run", tmp_path / "cache")
     assert not (tmp_path / "run").exists()
 
 
@@ -295,7 +296,7 @@ def test_settings_that_this_run_cannot_follow_are_refused(config: Config, tmp_pa
 def begun(config: Config, tmp_path: Path) -> Path:
     """The checkpoint of a short run at a constant rate, float only."""
     steady = changed(config, steps=4, decay=0, quantised_steps=0, optimiser="muon", average=0.5)
-    assert loop.train(steady, tmp_path / "begun", tmp_path / "cache") == 0
+    assert train(steady, tmp_path / "begun", tmp_path / "cache") == 0
     return tmp_path / "begun" / LAST
 
 
@@ -319,7 +320,7 @@ def test_the_rate_may_fall_later_from_a_checkpoint_on_the_integers_alone(
 ) -> None:
     fall = {"steps": 0, "decay": 0, "warmup": 0, "quantised_steps": 8, "decay_shape": "linear", "quantised_rate": 1e-3}
     wanted = changed(config, init=str(begun), quantised_final=0.5, optimiser="muon", report_every=1, **fall)
-    assert loop.train(wanted, tmp_path / "whole", tmp_path / "cache") == 0
+    assert train(wanted, tmp_path / "whole", tmp_path / "cache") == 0
     rates = [float(row["rate"]) for row in read_log(tmp_path / "whole" / "log.csv")]
     np.testing.assert_allclose(rates, 1e-3 * (1 - np.arange(8) / 16), rtol=1e-2)
     card = (tmp_path / "whole" / "card.md").read_text()
@@ -330,7 +331,7 @@ def test_the_rate_may_fall_later_from_a_checkpoint_on_the_integers_alone(
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     begun.write_bytes((tmp_path / "whole" / LAST).read_bytes())
     with pytest.raises(TrainingError, match=r"begun with other weights than those of training\.init; --allow-changes"):
-        loop.train(wanted, tmp_path / "stopped", tmp_path / "cache")
+        train(wanted, tmp_path / "stopped", tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -346,9 +347,9 @@ def test_weights_that_do_not_fit_are_refused(
 ) -> None:
     wanted = replace(changed(config, init=str(begun)), model=model)
     with pytest.raises(TrainingError, match=message):
-        loop.train(wanted, tmp_path / "run", tmp_path / "cache")
+        train(wanted, tmp_path / "run", tmp_path / "cache")
     with pytest.raises(TrainingError, match=r"no model named .*gone .* and no such file"):
-        loop.train(changed(config, init=str(tmp_path / "gone")), tmp_path / "run", tmp_path / "cache")
+        train(changed(config, init=str(tmp_path / "gone")), tmp_path / "run", tmp_path / "cache")
     assert not (tmp_path / "run").exists()
 
 
@@ -614,4 +615,4 @@ def test_pictures_of_other_levels_than_the_networks_are_refused(tmp_path: Path) 
     np.savez(tmp_path / "bits.npz", train=np.eye(40, 784, dtype=np.uint8))
     data = DataSettings(train=f"binary-mnist/train:{tmp_path / 'bits.npz'}", validation_share=0.3, crop=16, planes=3)
     with pytest.raises(TrainingError, match="pictures of 2 levels for a trunk of 256"):
-        loop.train(Config(SMALL, TRAINING, data), tmp_path / "run", tmp_path / "cache")
+        train(Config(SMALL, TRAINING, data), tmp_path / "run", tmp_path / "cache")

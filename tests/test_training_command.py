@@ -25,7 +25,7 @@ torch = pytest.importorskip("torch")
 
 from pixzip.cli import main  # noqa: E402
 from pixzip.errors import OutputError, TrainingDataError, TrainingError, UsageError  # noqa: E402
-from pixzip.model_file import find_model  # noqa: E402
+from pixzip.model.file import find_model  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 #: A network and run that take seconds.
@@ -312,7 +312,7 @@ def test_an_empty_folder_and_a_missing_package_get_one_line(
     code, line = complaint(["train", "--data", pictures, "--tensorboard", *run], capsys)
     assert (code, line) == (UsageError.exit_code, "--tensorboard needs tensorboard: install pixzip[tensorboard]")
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "pixzip.training.loop")
+    monkeypatch.delitem(sys.modules, "pixzip.training.run")
     code, line = complaint(["train", "--data", pictures, *run], capsys)
     assert (code, line) == (UsageError.exit_code, "training needs torch: install pixzip[train]")
 

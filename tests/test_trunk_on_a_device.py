@@ -14,14 +14,14 @@ torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_flatten  # noqa: E402
 
+from pixzip.coding.frame import INPUTS  # noqa: E402
 from pixzip.data.settings import DataSettings  # noqa: E402
 from pixzip.errors import TrainingError  # noqa: E402
-from pixzip.frame import INPUTS  # noqa: E402
 from pixzip.nets import fused, layers, trunk  # noqa: E402
 from pixzip.nets.trunk import Batch, TrunkConfig, TrunkModel  # noqa: E402
 from pixzip.training.config import Config, TrainingSettings  # noqa: E402
-from pixzip.training.loop import check_config  # noqa: E402
 from pixzip.training.processes import Processes  # noqa: E402
+from pixzip.training.run import check_config  # noqa: E402
 
 _MOVING = ("aten::_to_copy", "aten::copy_")
 

@@ -15,7 +15,7 @@ from conftest import model_picture
 from PIL import Image
 
 import pixzip
-from pixzip.model_file import shipped_models
+from pixzip.model.file import shipped_models
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -20,9 +20,9 @@ import pixzip
 import pixzip.pillow
 from pixzip import LimitError, api
 from pixzip.commands.compress import compress as compress_command
-from pixzip.container import read_container, write_container
 from pixzip.memory import MIB, Extent
-from pixzip.model_file import find_model
+from pixzip.model.file import find_model
+from pixzip.pxz.container import read_container, write_container
 from pixzip.work import MAX_WORK, check_work, work_of
 
 HEIGHT, WIDTH = 24, 40

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.model_file import Model, load_model, write_model
+from pixzip.model.file import Model, load_model, write_model
 
 SIZES = {"channels": 16, "hidden": 16, "lstm": 8, "head": 16}
 INPUTS = 88

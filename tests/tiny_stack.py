@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tiny_model import tables
 
-from pixzip.model_file import Model, load_model, write_model
-from pixzip.stack_model import Product, paper_arrays, sizes_of
+from pixzip.model.file import Model, load_model, write_model
+from pixzip.model.stack import Product, paper_arrays, sizes_of
 
 Arrays = dict[str, NDArray[Any]]
 ARCHITECTURES = ("pixelcnn", "row_lstm", "diagonal_bilstm")

@@ -1,0 +1,1 @@
+"""`pixzip bench`: pictures, models and other codecs → bits, bytes and seconds, in tables and plots."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from pixzip.container import HEAD, HEADER_BYTES, MAGIC, TILE, Coding, read_container
-from pixzip.deep import parts_of
-from pixzip.entropy import read_lanes
+from pixzip.coding.deep import parts_of
+from pixzip.coding.entropy import read_lanes
+from pixzip.pxz.container import HEAD, HEADER_BYTES, MAGIC, TILE, Coding, read_container
 
 #: What stands before and after a chunk's payload: type, length, CRC.
 _FRAME_BYTES = 12

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pixzip.benchmark.measure import Pixels, planes_of
 from pixzip.keywords import rate_of
-from pixzip.model_file import Model
+from pixzip.model.file import Model
 from pixzip.runtime.engines import choose_engine
 from pixzip.runtime.frozen import probabilities
 

@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pixzip.errors import CostError
-from pixzip.image import from_array, write_image
+from pixzip.formats.image import from_array, write_image
 
 
 @dataclass(frozen=True)

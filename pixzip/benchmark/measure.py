@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pixzip import api, codec, evaluate
 from pixzip.benchmark.anatomy import anatomy
 from pixzip.errors import PixelChecksumError
-from pixzip.model_file import Model, find_model
+from pixzip.model.file import Model, find_model
 
 #: (h, w) or (h, w, 3) of uint8, or (h, w) of bool.
 Pixels = NDArray[Any]

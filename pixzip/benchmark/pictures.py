@@ -14,7 +14,7 @@ from pixzip.benchmark.measure import Pixels
 from pixzip.data.sources import UNREADABLE, open_source
 from pixzip.errors import ImageError, PixzipError, UsageError
 from pixzip.files import files_in, read_file
-from pixzip.image import read_image, to_pil
+from pixzip.formats.image import read_image, to_pil
 
 #: Image files that a folder is searched for.
 SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pnm")

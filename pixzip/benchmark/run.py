@@ -24,7 +24,7 @@ from pixzip.benchmark.pictures import count_of, hash_of, pictures_of, thumbnail,
 from pixzip.benchmark.results import BitsMap, Pack, Results, Section, Shot, Weights
 from pixzip.errors import LimitError, PixzipError
 from pixzip.keywords import rate_of
-from pixzip.model_file import find_model
+from pixzip.model.file import find_model
 
 #: Pictures up to this side are also packed into one file, and go through a peer's process together.
 SMALL_PX = 64

@@ -36,7 +36,7 @@ from pixzip.tree import Tally
 
 if TYPE_CHECKING:
     from pixzip.batch import Room
-    from pixzip.image import Picture
+    from pixzip.formats.image import Picture
 
 
 @click.command(epilog=EXIT_CODES)
@@ -164,7 +164,7 @@ class _Run:
 
     def picture(self, source: bytes) -> Picture:
         """The picture in an image file."""
-        from pixzip.image import read_image
+        from pixzip.formats.image import read_image
 
         return read_image(source, max_pixels=self.settings.max_pixels, **self.settings.reading)
 

@@ -143,7 +143,7 @@ def _targets(data: bytes, target: Path | None, max_pixels: int, *, named: bool) 
     named: under the names in the file, if there are any, and otherwise numbers.
     """
     from pixzip.api import picture_names
-    from pixzip.container import read_header
+    from pixzip.pxz.container import read_header
 
     count = read_header(data).pictures
     if count == 1:
@@ -168,7 +168,7 @@ def _decompress(
 ) -> int:
     """The pictures of one file, to their targets, all or none, or the only one to standard output; bytes written."""
     from pixzip.files import staged, write_stdout
-    from pixzip.image import write_image
+    from pixzip.formats.image import write_image
 
     if targets is None:
         image = write_image(settings.decompress(data, progress), image_format)

@@ -79,7 +79,7 @@ class _Drawing:
     def write(self, grid: Any, target: Path | None, image_format: str) -> None:
         """A grid (h, w) or (h, w, 3) as an image file."""
         from pixzip.files import staged, write_stdout
-        from pixzip.image import from_array, write_image
+        from pixzip.formats.image import from_array, write_image
 
         image = write_image(from_array(grid), image_format)
         if target is None:
@@ -177,7 +177,7 @@ def complete(
     def work(file: str) -> None:
         target, image_format = settings.target(file)
         from pixzip import drawing
-        from pixzip.image import read_image, to_array
+        from pixzip.formats.image import read_image, to_array
 
         known = read_image(read_input(file), max_pixels=settings.max_pixels, allow_jpeg=True)
         cut = from_row if keep is None else known.height * keep // 100

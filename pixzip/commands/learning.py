@@ -73,7 +73,7 @@ def train(
         import torch
 
         from pixzip.data.cache import default_cache
-        from pixzip.training import config, loop, report
+        from pixzip.training import config, report, run
         from pixzip.training.memory import keep_memory
         from pixzip.training.processes import joined
     keep_memory()
@@ -89,7 +89,7 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     with joined(device) as processes:
-        number = loop.train(
+        number = run.train(
             wanted,
             out,
             cache or default_cache(),

@@ -23,7 +23,7 @@ from pixzip.manifest import Record, pixels_sha256, read_manifest, sha256, write_
 from pixzip.tree import Tree
 
 if TYPE_CHECKING:
-    from pixzip.image import Picture
+    from pixzip.formats.image import Picture
 
 writing_option = click.option(
     "--manifest",
@@ -125,7 +125,7 @@ def kept_manifest(file: str | None, tree: Tree | None, outputs: Outputs) -> Iter
 
 def check_checksum(picture: Picture, coded: bytes) -> None:
     """Compare a picture with the checksum in its .pxz file: PixelChecksumError, FormatError. Nothing is decoded."""
-    from pixzip.container import checksum, read_header
+    from pixzip.pxz.container import checksum, read_header
 
     own = checksum(picture.planes, picture.mode, picture.depth, picture.palette, picture.transparency)
     said = read_header(coded).pixels_checksum

@@ -26,8 +26,7 @@ def models(file: str | None, name: str | None, as_json: bool) -> None:
 
     A line has name, digest as .pxz files name it, bytes, file; of a file that cannot be read, the reason.
     """
-    from pixzip.container import DIGEST_BYTES
-    from pixzip.model_file import (
+    from pixzip.model.file import (
         ModelInfo,
         UnreadableModel,
         added_folder,
@@ -36,6 +35,7 @@ def models(file: str | None, name: str | None, as_json: bool) -> None:
         shipped_models,
         unreadable_models,
     )
+    from pixzip.pxz.container import DIGEST_BYTES
 
     def line(model: ModelInfo, ships: bool) -> str:
         digest = model.digest[:DIGEST_BYTES].hex()
@@ -61,7 +61,7 @@ def models(file: str | None, name: str | None, as_json: bool) -> None:
         for other in others:
             click.echo(unreadable(other))
         return
-    from pixzip.model_store import add_model
+    from pixzip.model.store import add_model
 
     model, new = add_model(Path(file), name)
     click.echo(line(model, model in shipped_models()))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pixzip.api import Salvaged
     from pixzip.batch import Room
-    from pixzip.image import Picture
+    from pixzip.formats.image import Picture
     from pixzip.memory import Need
 
 EXIT_CODES = """Exit codes: 0 all went well; 1 a fault in pixzip itself; 2 wrong usage, a file that cannot be read, an
@@ -99,7 +99,7 @@ class Settings:
     def need_to_compress(self, sources: Sequence[bytes]) -> Need:
         """The memory that these image files take as one .pxz file."""
         from pixzip.api import need_to_compress
-        from pixzip.model_file import find_model
+        from pixzip.model.file import find_model
 
         model = find_model(self.model or "default")
         return need_to_compress(sources, model, tile=self.tile, max_pixels=self.max_pixels)

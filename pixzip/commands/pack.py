@@ -18,7 +18,7 @@ from pixzip.commands.written import ForeignModel, delete_source, how_coded, summ
 from pixzip.errors import PixzipError, UsageError
 
 if TYPE_CHECKING:
-    from pixzip.image import Picture
+    from pixzip.formats.image import Picture
 
 
 def pack_files(
@@ -71,8 +71,8 @@ def _read_alike(files: Sequence[str], settings: Settings) -> tuple[list[Picture]
 
     What all of them take follows from the first, before the others are read.
     """
-    from pixzip.container import check_pixels
-    from pixzip.image import read_image
+    from pixzip.formats.image import read_image
+    from pixzip.pxz.container import check_pixels
 
     pictures: list[Picture] = []
     source_bytes = 0

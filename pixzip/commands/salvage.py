@@ -39,7 +39,7 @@ def salvage_file(
 ) -> None:
     """What is left of a file to its targets. Raises SalvageError, after writing, where that is not all."""
     from pixzip.files import staged, write_stdout
-    from pixzip.image import write_image
+    from pixzip.formats.image import write_image
 
     found = settings.salvage(damaged.data, meter.part(*damaged.part))
     many = len(found.pictures) > 1

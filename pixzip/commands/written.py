@@ -11,7 +11,7 @@ from pixzip.commands.options import Settings
 from pixzip.errors import OutputError, PixelChecksumError
 
 if TYPE_CHECKING:
-    from pixzip.image import Picture
+    from pixzip.formats.image import Picture
 
 
 def write_coded(
@@ -78,7 +78,7 @@ class ForeignModel:
 
     def note(self, coded: bytes) -> None:
         """A file that is written."""
-        from pixzip.container import Coding, read_header
+        from pixzip.pxz.container import Coding, read_header
 
         header = read_header(coded)
         if header.coding == Coding.MODEL and not self._settings.embed_model:
@@ -88,7 +88,7 @@ class ForeignModel:
         """Say once that the model must be kept, where it is so."""
         if not self._digest:
             return
-        from pixzip.model_file import shipped_models
+        from pixzip.model.file import shipped_models
 
         if not any(info.digest.startswith(self._digest) for info in shipped_models()):
             what = f"only the model {self._settings.model} with digest {self._digest.hex()} decodes what is written"

@@ -1,0 +1,1 @@
+"""Folders and data sets → crops to train on."""

@@ -6,7 +6,7 @@ gray      1       1       256                                   256-way softmax
 rgb       3       3       768: R's 256, then G's, then B's      256-way softmax of each sub-pixel
 
 Two frames. ``raw``, the paper's: the symbol is the value. ``residual``: the symbol is (value - prediction) mod 256,
-with the predictor of pixzip.frame, and the network reads the coding errors beside the values.
+with the predictor of pixzip.coding.frame, and the network reads the coding errors beside the values.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from pixzip.coding.frame import MIDDLE, picture_errors
 from pixzip.errors import TrainingDataError
-from pixzip.frame import MIDDLE, picture_errors
 from pixzip.nets.fused import is_fused, softmax_nats
 from pixzip.nets.masked_conv import pixel_order
 from pixzip.nets.masks import colours

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pixzip.coding.frame import INPUTS, picture_errors, row_inputs
 from pixzip.errors import TrainingError
-from pixzip.frame import INPUTS, picture_errors, row_inputs
-from pixzip.model_file import MAX_BLOCKS, MAX_WIDTH
+from pixzip.model.file import MAX_BLOCKS, MAX_WIDTH
 from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.fused import rectify, rectify_gradient, softmax_nats
 from pixzip.nets.layers import ConvBlock, Linear, RowLstm, zeros

@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.frame import block_step_inputs, picture_errors
-from pixzip.frequencies import SYMBOLS, cumulate, cumulate_binary, find_symbol, tempered
+from pixzip.coding.frame import block_step_inputs, picture_errors
+from pixzip.coding.frequencies import SYMBOLS, cumulate, cumulate_binary, find_symbol, tempered
+from pixzip.coding.schedule import first_row, last_row, number_of_steps
 from pixzip.jit import jit
-from pixzip.model_file import Frozen, Network
-from pixzip.multiscale_model import MultiScaleNetwork
+from pixzip.model.file import Frozen, Network
+from pixzip.model.multiscale import MultiScaleNetwork
+from pixzip.model.stack import StackNetwork
 from pixzip.runtime import network as trunk
-from pixzip.runtime.kernels import Acc, Ints, shifted
 from pixzip.runtime.stack import layers as stack_layers
 from pixzip.runtime.stack import steps as stack_steps
 from pixzip.runtime.stack.inputs import picture_inputs, step_predictions, write_step
 from pixzip.runtime.stack.maps import StepMaps
 from pixzip.runtime.stack.multiscale import conditioning_map
 from pixzip.runtime.stack.steps import Small
-from pixzip.schedule import first_row, last_row, number_of_steps
-from pixzip.stack_model import StackNetwork
+from pixzip.shifts import Acc, Ints, shifted
 
 Progress = Callable[[float], None]
 #: Networks that run over a picture once; a Multi-Scale one is made of two.

@@ -19,8 +19,8 @@ from threadpoolctl import threadpool_limits
 from pixzip.errors import UsageError
 from pixzip.jit import jit
 from pixzip.keywords import ENGINES, check_engine
-from pixzip.runtime.kernels import Acc
 from pixzip.runtime.multiply import HAS_INT8, SLACK, Packed, pack, padded, product
+from pixzip.shifts import Acc
 
 
 def padded_rows(rows: int) -> int:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.entropy import Lanes
-from pixzip.frequencies import LOGITS_PER_NAT, binary_bits, binary_intervals, row_intervals, symbol_bits
-from pixzip.model_file import Frozen, Network
-from pixzip.multiscale_model import MultiScaleNetwork
+from pixzip.coding.entropy import Lanes
+from pixzip.coding.frequencies import LOGITS_PER_NAT, binary_bits, binary_intervals, row_intervals, symbol_bits
+from pixzip.model.file import Frozen, Network
+from pixzip.model.multiscale import MultiScaleNetwork
+from pixzip.model.stack import StackNetwork
 from pixzip.runtime import network as trunk
 from pixzip.runtime import pipeline, plain, rows, steps
 from pixzip.runtime.engines import one_thread
@@ -20,7 +21,6 @@ from pixzip.runtime.stack import layers as stack_layers
 from pixzip.runtime.stack import multiscale
 from pixzip.runtime.stack import rows as stack_rows
 from pixzip.runtime.stack import steps as stack_steps
-from pixzip.stack_model import StackNetwork
 
 Progress = Callable[[float], None]
 

@@ -15,12 +15,13 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
+from pixzip import shifts
 from pixzip.jit import address, call, inlined, inner, intrinsic
-from pixzip.model_checks import Arrays
-from pixzip.model_file import Network
+from pixzip.model.checks import Arrays
+from pixzip.model.file import Network
 from pixzip.runtime import kernels
-from pixzip.runtime.kernels import Acc, Ints
 from pixzip.runtime.multiply import OUTER_BLOCK, SLACK, Packed, pack, padded, product, whole_blocks
+from pixzip.shifts import Acc, Ints
 
 #: Positions that go through a layer together; their accumulators and operands stay in the nearest caches.
 CHUNK = 192
@@ -103,7 +104,7 @@ def backward_weights(network: Network, colour: int) -> NDArray[np.int8]:
     """A head's last weights (256, h) on one grid, the coarsest: what errors of logits go back through."""
     weight, shift = (network.arrays[f"head.{colour}.logit.{part}"].astype(np.int32) for part in ("weight", "shift"))
     by = (shift - shift.min())[:, None]
-    return (kernels.addend(weight, by) >> by).astype(np.int8)
+    return (shifts.addend(weight, by) >> by).astype(np.int8)
 
 
 def make_plan(network: Network, engine: str) -> Plan:
@@ -167,7 +168,7 @@ def _numbers(arrays: Arrays, name: str, outputs: int) -> list[Ints]:
     if f"{name}.shift" not in arrays:
         return [nothing, nothing, left]
     shift = arrays[f"{name}.shift"].astype(np.int32)
-    return [kernels.addend(arrays[f"{name}.bias"], shift), shift, left]
+    return [shifts.addend(arrays[f"{name}.bias"], shift), shift, left]
 
 
 def make_maps(network: Network, places: int) -> Maps:

@@ -1,8 +1,7 @@
 """Integer accumulators → activations: the elementwise arithmetic of a frozen network (docs/model-format.md, section 5).
 
 Every kernel works on the first rows of preallocated arrays. ``acc`` is an engine's output, int32 or float32 holding
-integers below 2^24. Rounding is floor(x / 2^s + 1/2), as (x + half) >> s with half = 2^(s-1), or 0 where s = 0. Each
-output j of a product has its own shift; ``addend`` is its bias and half together, below 2^25.
+integers below 2^24. Each output j of a product has its own shift, which rounds (pixzip.shifts).
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.jit import inner, jit
+from pixzip.shifts import Acc, Ints, half, shifted
 
 HALF = 1024
 GATE = 12
@@ -19,26 +19,6 @@ INDEX_SHIFT = 5  # cell grid 2^-12 -> table index grid 2^-7
 STATE_SHIFT = 17  # product of two gate values, grid 2^-24 -> state grid 2^-7
 #: Hidden layers hold 0 .. 255 less this, so that they fit int8.
 HIDDEN_OFFSET = 128
-
-Acc = NDArray[np.int32] | NDArray[np.float32]
-Ints = NDArray[np.int32]
-
-
-def addend(bias: Ints, shift: Ints) -> Ints:
-    """What is added to an accumulator before its right shift: bias + half of 2^shift."""
-    return bias + ((np.int32(1) << shift) >> 1)
-
-
-@inner
-def half(shift: int) -> int:
-    """The addend that makes a right shift round to nearest, halves up."""
-    return np.int32((1 << shift) >> 1)
-
-
-@inner
-def shifted(acc: int, addend: int, shift: int) -> int:
-    """(acc + addend) >> shift, kept in 32 bits (|acc + addend| < 2^31, shift <= 24) so that loops run 32 bits wide."""
-    return np.int32(np.int32(np.int32(acc) + addend) >> (shift & 31))
 
 
 @jit

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.jit import inlined, inner
-from pixzip.model_file import Network
+from pixzip.model.file import Network
 from pixzip.runtime import fused
 from pixzip.runtime.fused import CHUNK, Plan, Scratch, lap
-from pixzip.runtime.kernels import HIDDEN_OFFSET, Acc, Ints
+from pixzip.runtime.kernels import HIDDEN_OFFSET
 from pixzip.runtime.multiply import outer, store_row, whole_blocks
+from pixzip.shifts import Acc, Ints
 
 #: Weights of a row, up to 2^22, are rounded to 8 bits.
 COARSE = 14

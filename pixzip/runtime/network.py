@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.model_checks import Arrays
-from pixzip.model_file import Network
+from pixzip import shifts
+from pixzip.model.checks import Arrays
+from pixzip.model.file import Network
 from pixzip.runtime import kernels
 from pixzip.runtime.engines import make_product
-from pixzip.runtime.kernels import Acc, Ints
 from pixzip.runtime.stack.maps import MapSpec, Specs, View
+from pixzip.shifts import Acc, Ints
 
 Map = NDArray[np.int8]
 CONV_TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
@@ -27,7 +28,7 @@ SS_TAPS = ((-1, -1), (-1, 0), (-1, 1))
 def rounding(arrays: Arrays, product: str) -> tuple[Ints, Ints]:
     """(addend, shift) of a product's outputs, as the kernels take them."""
     shift = arrays[f"{product}.shift"].astype(np.int32)
-    return kernels.addend(arrays[f"{product}.bias"], shift), shift
+    return shifts.addend(arrays[f"{product}.bias"], shift), shift
 
 
 def logit_row(network: Network, colour: int) -> tuple[Ints, Ints, NDArray[np.int32]]:

@@ -17,15 +17,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.frame import pixel_inputs, predict
-from pixzip.frequencies import sum_before, weigh, weight_interval
+from pixzip.coding.frame import pixel_inputs, predict
+from pixzip.coding.frequencies import sum_before, weigh, weight_interval
 from pixzip.jit import entry, inner
-from pixzip.model_file import Network
+from pixzip.model.file import Network
 from pixzip.runtime import fused
 from pixzip.runtime.fused import CHUNK, Maps, Plan, Scratch, Where, lap
-from pixzip.runtime.kernels import Acc, Ints
 from pixzip.runtime.multiply import SLACK
 from pixzip.runtime.progress import Counters, advance, counters, given_up, run_together, wait_for
+from pixzip.shifts import Acc, Ints
 
 Progress = Callable[[float], None]
 

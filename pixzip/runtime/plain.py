@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.frame import picture_errors
-from pixzip.model_file import Network
+from pixzip.coding.frame import picture_errors
+from pixzip.coding.schedule import first_row, last_row, number_of_steps
+from pixzip.model.file import Network
 from pixzip.runtime import kernels, learning, rows
 from pixzip.runtime.fused import backward_weights
 from pixzip.runtime.network import logit_row, rounding
-from pixzip.schedule import first_row, last_row, number_of_steps
 
 Progress = Callable[[float], None]
 Numbers = NDArray[np.int64]

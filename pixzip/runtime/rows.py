@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.frame import block_row_inputs, picture_errors
-from pixzip.model_file import Network
-from pixzip.runtime.kernels import Acc
+from pixzip.coding.frame import block_row_inputs, picture_errors
+from pixzip.model.file import Network
 from pixzip.runtime.network import Layers, map_specs
 from pixzip.runtime.stack.maps import RowMaps
+from pixzip.shifts import Acc
 
 Progress = Callable[[float], None]
 #: Called with (y, colour, accumulators (m, 256), errors (m,)) for every row and colour, in this order.

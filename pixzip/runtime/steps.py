@@ -18,18 +18,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.entropy import Lanes, quantile_of, take
-from pixzip.frame import pixel_inputs, predict
-from pixzip.frequencies import bits_of, find_weight, sum_before, weigh, weight_interval
+from pixzip.coding.entropy import Lanes, quantile_of, take
+from pixzip.coding.frame import pixel_inputs, predict
+from pixzip.coding.frequencies import bits_of, find_weight, sum_before, weigh, weight_interval
+from pixzip.coding.schedule import first_row, last_row, number_of_steps
 from pixzip.jit import entry, inner
-from pixzip.model_file import Network
+from pixzip.model.file import Network
 from pixzip.runtime import fused, learning
 from pixzip.runtime.fused import CHUNK, Maps, Plan, Scratch, Where, lap
-from pixzip.runtime.kernels import Acc, Ints
 from pixzip.runtime.learning import Lessons, coarse
 from pixzip.runtime.multiply import SLACK
 from pixzip.runtime.progress import Counters, advance, counters, given_up, run_together, wait_for
-from pixzip.schedule import first_row, last_row, number_of_steps
+from pixzip.shifts import Acc, Ints
 
 Progress = Callable[[float], None]
 _DEPTH = 4  # taps reach back 1 + 2 steps: t, t - 1, t - 2, t - 3

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pixzip import __version__
-from pixzip.model_file import Model
+from pixzip.model.file import Model
 from pixzip.training.checkpoint import Run
 from pixzip.training.config import to_tables, to_toml, without_places
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pixzip.errors import OutputError, TrainingError
 from pixzip.files import staged
-from pixzip.nets.exponents import Exponents
+from pixzip.freezing.exponents import Exponents
 from pixzip.nets.network import build
 from pixzip.training.config import Config, differences, from_tables, to_tables
 from pixzip.training.optimisers import Average, make_optimisers

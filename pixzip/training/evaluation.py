@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from pixzip.codec import DEFAULT_TILE
+from pixzip.coding.schedule import tiles_of
 from pixzip.data.cache import Pictures
 from pixzip.data.crops import Pixels, as_planes
 from pixzip.errors import TrainingError
 from pixzip.evaluate import bootstrap, model_bits
-from pixzip.model_file import Model, find_model
+from pixzip.model.file import Model, find_model
 from pixzip.nets.stack import Stack
-from pixzip.schedule import tiles_of
 from pixzip.training import integers
 from pixzip.training.checkpoint import Run, is_checkpoint, load_run, read_checkpoint
 

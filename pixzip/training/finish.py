@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +13,15 @@ from pixzip import drawing
 from pixzip.data.crops import Pixels
 from pixzip.evaluate import model_bits
 from pixzip.files import staged
-from pixzip.image import from_array, write_image
-from pixzip.model_file import Model, load_model
+from pixzip.formats.image import from_array, write_image
+from pixzip.model.file import Model, load_model
 from pixzip.training import integers
 from pixzip.training.card import card
 from pixzip.training.checkpoint import Run
 from pixzip.training.config import to_tables, without_places
 from pixzip.training.curves import curves
+from pixzip.training.loop import Trainer
 from pixzip.training.report import read_log
-
-if TYPE_CHECKING:
-    from pixzip.training.loop import Trainer
 
 #: Float, quantised and exact bits are compared on as many pixels of the validation crops.
 _COMPARED_PX = 1 << 20

@@ -1,6 +1,6 @@
 """A trained network ↔ the integers of its decoder.
 
-The one place where training meets pixzip.nets.quantised. The default network can be trained on its integers; the
+The one place where training meets pixzip.freezing.quantised. The default network can be trained on its integers; the
 networks of the paper are frozen as the float phase leaves them.
 """
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from pixzip.data.crops import Pixels, RandomCrops
-from pixzip.freeze import freeze, freeze_network
-from pixzip.nets.calibration import calibrated, observe
-from pixzip.nets.exponents import HIDDEN, ConvExponents, Exponents
-from pixzip.nets.quantised import quantised_loss
-from pixzip.nets.tables import make_tables
+from pixzip.freezing.calibration import calibrated, observe
+from pixzip.freezing.exponents import HIDDEN, ConvExponents, Exponents
+from pixzip.freezing.freeze import freeze, freeze_network
+from pixzip.freezing.quantised import quantised_loss
+from pixzip.freezing.tables import make_tables
 from pixzip.nets.trunk import Batch, TrunkModel
 
 TABLES = make_tables()

@@ -1,13 +1,12 @@
-"""Pictures and a configuration → a trained network and its model file, through any number of interruptions."""
+"""A run and its pictures → steps, validations and checkpoints, until it is done, stopped, or has to go back."""
 
 from __future__ import annotations
 
 import math
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,20 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixzip.data.crops import Pixels, RandomCrops, ahead, centre_crops
-from pixzip.data.split import load_split
-from pixzip.errors import OutputError, TrainingDataError, TrainingError
-from pixzip.files import staged
+from pixzip.data.crops import Pixels, RandomCrops, ahead
+from pixzip.errors import TrainingError
 from pixzip.nets.precision import product_type
 from pixzip.training import integers
 from pixzip.training.checkpoint import LAST, Run, Setback, read_good, read_last, write_best, write_last
-from pixzip.training.config import Config, levels_of, to_tables, to_toml
-from pixzip.training.finish import finish
 from pixzip.training.memory import settled_objects
 from pixzip.training.processes import Processes
-from pixzip.training.report import Entry, Log, silent
+from pixzip.training.report import Entry, Log
 from pixzip.training.schedule import rate_at
-from pixzip.training.start import begin_from
 from pixzip.training.watch import Watch
 from pixzip.training.workers import Outcome, Task, Workers, computed, shares, torch_threads, trained
 
@@ -37,21 +31,6 @@ from pixzip.training.workers import Outcome, Task, Workers, computed, shares, to
 _VALIDATION_PX = 81920
 #: What a setback multiplies the rate by.
 _SLOWER = 0.5
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], int]]:
-    """Within the block SIGINT and SIGTERM only set the number that the yielded function returns; 0: none came."""
-    seen: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
-        return
-    old = {s: signal.signal(s, lambda number, _: seen.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: seen[0] if seen else 0
-    finally:
-        for s, handler in old.items():
-            signal.signal(s, handler)
 
 
 class Share(NamedTuple):
@@ -274,95 +253,3 @@ class Trainer:
                 write_best(self.folder, run.to_bytes())
         if ending or stopping or (run.done % settings.save_every == 0 and run.watch.calm(settings.spike)):
             self.save()
-
-
-def check_config(config: Config, processes: Processes, device: str) -> None:
-    """Raise TrainingError for what this machine, or this network, cannot do."""
-    settings = config.training
-    shares = processes.world * settings.accumulate
-    if settings.batch % shares:
-        raise TrainingError(
-            f"training.batch {settings.batch} cannot be shared by {processes.world} processes in "
-            f"{settings.accumulate} parts each: must be a multiple of {shares}"
-        )
-    if device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("--device cuda: torch finds no such device")
-    if device == "cuda" and settings.quantised_steps and config.architecture == "trunk":
-        raise TrainingError(
-            "--device cuda: the phase on the integers runs on the CPU; set training.quantised_steps to 0 here, "
-            f"and begin it there with this run's {LAST} (--init, training.steps 0)"
-        )
-
-
-def train(
-    config: Config,
-    folder: Path,
-    cache: Path,
-    *,
-    processes: Processes | None = None,
-    device: str = "cpu",
-    allow_changes: bool = False,
-    board: Callable[[], Any] | None = None,
-    say: Callable[[str], None] = silent,
-) -> int:
-    """Train both phases into ``folder``, resuming where a checkpoint there ends.
-
-    Returns 0 when the run is complete and its model written, or the number of the signal that stopped it; it is saved
-    then, and the same call goes on. Raises TrainingError, TrainingDataError, OutputError; the checkpoints in the folder
-    are whole whatever happens. ``board`` opens a TensorBoard writer (report.tensorboard).
-    """
-    processes = processes or Processes()
-    if not processes.leads:
-        say = silent
-    check_config(config, processes, device)
-    given, dtype = config.training.precision, product_type(config.training.precision, device)
-    config = replace(config, training=replace(config.training, precision=str(dtype).removeprefix("torch.")))
-    pictures, validation = processes.in_turn(lambda: load_split(config.data, cache, say))
-    for part in (pictures, validation):
-        if part.levels != levels_of(config.model):
-            raise TrainingDataError(
-                f"pictures of {part.levels} levels for a {config.architecture} of {levels_of(config.model)}"
-            )
-    crops = RandomCrops(pictures, config.data, config.training.seed)
-    held_out = centre_crops(validation, config.data)
-    parts = {"train": pictures, "validation": validation}
-    digests, counts = {k: part.digest for k, part in parts.items()}, {k: len(part) for k, part in parts.items()}
-    run = Run.new(config, digests, device, counts)
-    if config.training.init:
-        begin_from(run, config.training.init)
-    if config.training.quantised_steps and not integers.has_integers(run.network):
-        raise TrainingError(f"{config.architecture} is not trained on its integers: set training.quantised_steps to 0")
-    say(f"{len(pictures)} training pictures, {len(held_out)} validation crops of {len(validation)} pictures")
-    by_torch = device == "cuda" or config.training.compile  # one batch, and threads inside each operation
-    crops_at_once = config.training.batch // (processes.world * config.training.accumulate)
-    workers = Workers() if by_torch else Workers.sharing(crops_at_once)
-    trainer = Trainer(run, crops, held_out, folder, processes, workers)
-    if given == "auto" and dtype is torch.float32 and config.training.steps:
-        say("products in float32: there are no instructions for bfloat16 here")
-    if processes.leads:
-        _make_folder(folder)
-    if trainer.resume(allow_changes=allow_changes):
-        say(f"resuming after step {run.done}")
-    else:
-        trainer.save()  # so that there is always a checkpoint to go back to
-    if processes.leads:
-        pixels = config.training.batch * config.data.crop**2
-        with staged(folder / "config.toml", to_toml(to_tables(config)).encode(), force=True):
-            pass
-        trainer.log = Log(folder, config.training.all_steps, run.done, pixels, say, board() if board else None)
-    with stop_signals() as stopped, closing(trainer.log) if trainer.log else nullcontext(), workers:
-        trainer.stopped = stopped
-        if number := trainer.go():
-            say(f"stopped after step {run.done}, saved; the same command goes on")
-            return number
-        if run.exponents is None and integers.has_integers(run.network):
-            trainer.begin_integers()
-        finish(trainer, say)
-    return 0
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from None

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 
 from pixzip.errors import ModelError, ModelNotFoundError, TrainingError
-from pixzip.model_file import find_model
+from pixzip.freezing.thaw import thawed
+from pixzip.model.file import find_model
 from pixzip.nets.growth import grown
 from pixzip.nets.trunk import TrunkConfig
-from pixzip.thaw import thawed
 from pixzip.training.checkpoint import Run, is_checkpoint, load_run, read_checkpoint
 from pixzip.training.config import Config, differences, to_tables
 from pixzip.training.optimisers import Average
@@ -21,9 +21,9 @@ from pixzip.training.optimisers import Average
 def begin_from(run: Run, name: str) -> None:
     """Give a run that has taken no step the float weights of the checkpoint of this name, averaged where it has such.
 
-    Or those that the integers of a model stand for, by its name or file (pixzip.thaw). A trunk may be larger than it:
-    it begins with the same function (pixzip.nets.growth). Raises TrainingError for what is neither, and for another
-    network, naming what differs.
+    Or those that the integers of a model stand for, by its name or file (pixzip.freezing.thaw). A trunk may be larger
+    than it: it begins with the same function (pixzip.nets.growth). Raises TrainingError for what is neither, and for
+    another network, naming what differs.
     """
     source = _source(name)
     network, wanted = source.network, run.config

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from pixzip.data.crops import Pixels
-from pixzip.nets.exponents import Exponents
+from pixzip.freezing.exponents import Exponents
 from pixzip.training import integers
 from pixzip.training.memory import keep_memory, settled_objects
 

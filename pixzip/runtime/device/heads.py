@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixzip.frequencies import MASS, SYMBOLS
-from pixzip.model_file import Network
+from pixzip.coding.frequencies import MASS, SYMBOLS
+from pixzip.model.file import Network
 from pixzip.runtime import kernels, learning
 from pixzip.runtime.device.arithmetic import hidden_units, on, rounded
 from pixzip.runtime.fused import backward_weights

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixzip.entropy import Lanes
-from pixzip.frequencies import PRECISION
+from pixzip.coding.entropy import Lanes
+from pixzip.coding.frequencies import PRECISION
 from pixzip.runtime.device.arithmetic import on
 from pixzip.runtime.device.heads import intervals_of, symbols_of
 from pixzip.runtime.device.pixels import Pixels

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixzip.frame import ERROR_WINDOW, INPUTS, MIDDLE, WINDOW
+from pixzip.coding.frame import ERROR_WINDOW, INPUTS, MIDDLE, WINDOW
 from pixzip.runtime.device.arithmetic import saturated
 
 #: The value of a pixel that is not in the picture.

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pixzip.frequencies import MASS, PRECISION, SYMBOLS
+from pixzip.coding.frequencies import MASS, PRECISION, SYMBOLS
 
 
 @triton.jit(do_not_specialize=["n", "period"])

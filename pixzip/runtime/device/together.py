@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixzip.entropy import Lanes
+from pixzip.coding.entropy import Lanes
 from pixzip.errors import UsageError
-from pixzip.model_file import Network
+from pixzip.model.file import Network
 from pixzip.reports import Progress, part_of
 from pixzip.runtime.device.pixels import period_of
 from pixzip.runtime.device.wavefront import Block, decode_blocks, intervals_of_blocks

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pixzip.model_file import Network
+from pixzip.model.file import Network
 from pixzip.runtime import kernels
 from pixzip.runtime.device.arithmetic import half_of, hidden_units, indices, on, rounded, saturated
 from pixzip.runtime.network import CONV_TAPS, IS_TAPS, SS_TAPS, rounding

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixzip.entropy import Lanes
-from pixzip.model_file import Network
+from pixzip.coding.entropy import Lanes
+from pixzip.coding.schedule import number_of_steps
+from pixzip.model.file import Network
 from pixzip.runtime.device.arithmetic import exact_products
 from pixzip.runtime.device.heads import Head, intervals_of
 from pixzip.runtime.device.lanes import DeviceLanes
 from pixzip.runtime.device.pixels import Pixels, Shape, Where
 from pixzip.runtime.device.trunk import Trunk
-from pixzip.schedule import number_of_steps
 
 Progress = Callable[[float], None]
 _PHASES = 4

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.frame import MIDDLE, picture_errors, predict
+from pixzip.coding.frame import MIDDLE, picture_errors, predict
 from pixzip.jit import jit
-from pixzip.stack_model import BINARY_INPUT, WINDOW, StackNetwork
+from pixzip.model.stack import BINARY_INPUT, WINDOW, StackNetwork
 
 _WINDOW = np.array(WINDOW, dtype=np.int64)
 

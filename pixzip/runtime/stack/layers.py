@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixzip.model.stack import StackNetwork
 from pixzip.runtime import kernels
-from pixzip.runtime.kernels import Ints
 from pixzip.runtime.stack.maps import MapSpec, RowMaps, Specs, View
 from pixzip.runtime.stack.products import Buffers, Map, Part, PartProduct, features_of, whole
-from pixzip.stack_model import StackNetwork
+from pixzip.shifts import Ints, addend
 
 #: A hidden layer's 0, held less 128.
 NOTHING = -kernels.HIDDEN_OFFSET
@@ -110,7 +110,7 @@ class Layers:
     def _rectified_stream(self, stream: NDArray[np.int16], shift: int) -> Map:
         """relu8 of a stream."""
         shifts = np.full(stream.shape[1], shift, dtype=np.int32)
-        return self._rectified(stream, kernels.addend(np.zeros_like(shifts), shifts), shifts)
+        return self._rectified(stream, addend(np.zeros_like(shifts), shifts), shifts)
 
     def _activated(self, stream: NDArray[np.int16], shift: int) -> Map:
         """sat8 of a stream."""
@@ -253,4 +253,4 @@ def logit_row(network: StackNetwork, colour: int) -> tuple[Ints, Ints, NDArray[n
     arrays: Any = network.arrays
     own = features_of((colour, colour + 1), network.outputs, network.planes)
     shift = arrays["head.last.shift"][own].astype(np.int32)
-    return kernels.addend(arrays["head.last.bias"][own], shift), shift, arrays["table.exp"]
+    return addend(arrays["head.last.bias"][own], shift), shift, arrays["table.exp"]

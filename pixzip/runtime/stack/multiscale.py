@@ -7,12 +7,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.entropy import Lanes
-from pixzip.multiscale_model import BESIDE, MultiScaleNetwork, Upsampling
-from pixzip.runtime.kernels import HIDDEN_OFFSET, Ints
+from pixzip.coding.entropy import Lanes
+from pixzip.model.multiscale import BESIDE, MultiScaleNetwork, Upsampling
+from pixzip.model.stack import StackNetwork
+from pixzip.runtime.kernels import HIDDEN_OFFSET
 from pixzip.runtime.stack import rows, steps
 from pixzip.runtime.stack.inputs import picture_inputs
-from pixzip.stack_model import StackNetwork
+from pixzip.shifts import Ints
 
 Progress = Callable[[float], None]
 #: Called with (network, y, columns x * n + picture, colour, accumulators, symbols) of positions of the whole picture.

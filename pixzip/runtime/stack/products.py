@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.runtime import kernels
+from pixzip import shifts
+from pixzip.model.stack import Product, StackNetwork, colour_starts
 from pixzip.runtime.engines import multiply, padded_rows
-from pixzip.runtime.kernels import Ints
 from pixzip.runtime.multiply import SLACK, pack, padded
-from pixzip.stack_model import Product, StackNetwork, colour_starts
+from pixzip.shifts import Ints
 
 #: float32 is exact for integers below this.
 _EXACT = 1 << 24
@@ -124,7 +124,7 @@ class PartProduct:
         self.addend, self.shift, self.left = none, none, none
         if product.mask != "none":
             self.shift = arrays[f"{product.name}.shift"][chosen].astype(np.int32)
-            self.addend = kernels.addend(arrays[f"{product.name}.bias"][chosen], self.shift)
+            self.addend = shifts.addend(arrays[f"{product.name}.bias"][chosen], self.shift)
         if (left := arrays.get(f"{product.name}.left")) is not None:
             self.left = left[chosen].astype(np.int32)
         # the results of an input-to-state and a state-to-state product are needed at the same time

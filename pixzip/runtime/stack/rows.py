@@ -10,12 +10,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.runtime.kernels import Ints
+from pixzip.model.stack import StackNetwork
 from pixzip.runtime.stack.inputs import picture_inputs, row_windows
 from pixzip.runtime.stack.layers import Layers, map_specs
 from pixzip.runtime.stack.maps import RowMaps
 from pixzip.runtime.stack.products import features_of, whole
-from pixzip.stack_model import StackNetwork
+from pixzip.shifts import Ints
 
 Progress = Callable[[float], None]
 #: Called with (y, colour, accumulators (m, logits), symbols (m,)) for every row and colour, in this order.

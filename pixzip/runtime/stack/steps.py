@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip.entropy import Lanes, pop
-from pixzip.frequencies import SYMBOLS, cumulate, cumulate_binary
+from pixzip.coding.entropy import Lanes, pop
+from pixzip.coding.frequencies import SYMBOLS, cumulate, cumulate_binary
+from pixzip.coding.schedule import first_row, last_row, number_of_steps
 from pixzip.jit import jit
-from pixzip.runtime.kernels import Ints, shifted
+from pixzip.model.stack import StackNetwork
 from pixzip.runtime.stack.inputs import StepPixels
 from pixzip.runtime.stack.layers import Layers, logit_row, map_specs, runs_right_to_left
 from pixzip.runtime.stack.maps import RowMaps, StepMaps, View
 from pixzip.runtime.stack.products import each_colour, whole
-from pixzip.schedule import first_row, last_row, number_of_steps
-from pixzip.stack_model import StackNetwork
+from pixzip.shifts import Ints, shifted
 
 Progress = Callable[[float], None]
 Values = NDArray[np.int16]

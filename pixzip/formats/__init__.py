@@ -1,0 +1,1 @@
+"""Image files ↔ exact samples, with all metadata."""

@@ -1,0 +1,1 @@
+"""Trained networks ↔ the integers of their frozen form."""

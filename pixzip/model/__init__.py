@@ -1,0 +1,1 @@
+"""Model files ↔ the integers of frozen networks, checked."""

@@ -1,0 +1,1 @@
+""".pxz files ↔ their parts: header, chunks, checksums, names; and what is left of damaged ones."""
