@@ -61,7 +61,7 @@ def _source(name: str) -> _Source:
         model = find_model(name)
     except (ModelError, ModelNotFoundError) as error:
         raise TrainingError(f"training.init: {error}") from None
-    network, _ = thawed(model)
+    network = thawed(model)
     return _Source(model.data, network, Config(network.config))
 
 

@@ -1,0 +1,134 @@
+"""The integers of one of the paper's networks → the float network that they stand for: thaw.py's second half.
+
+What the integers do not show is chosen as there: the scale of the residual stream, and those of the maps between the
+three products of a PixelCNN's layer and of the head, so that weights are as large as a new network's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from pixzip.errors import TrainingError
+from pixzip.freezing.exponents import GATE, LOGIT, STATE
+from pixzip.freezing.reals import bias_of, excess, gates_of, real, weights_of
+from pixzip.freezing.stack_integers import INPUT, of_inputs
+from pixzip.model.stack import StackNetwork
+from pixzip.nets.masked_conv import MaskedConv
+from pixzip.nets.network import NETWORKS
+from pixzip.nets.stack import Stack
+
+_SIZES = ("pictures", "frame", "layers", "h", "head", "residual", "skip")
+
+
+def thawed_stack(network: StackNetwork) -> tuple[Stack, dict[str, int]]:
+    """The float network and the exponents of its activations (pixzip.freezing.stack_integers).
+
+    Frozen with them it has its integers again. Raises TrainingError for a network that is part of a Multi-Scale one.
+    """
+    if network.conditioning:
+        raise TrainingError("the large network of a Multi-Scale one cannot be trained further on its own")
+    config_class, network_class = NETWORKS[network.architecture]
+    made: Stack = network_class(config_class(**{size: getattr(network, size) for size in _SIZES}))
+    with torch.no_grad():
+        exponents = _exponents(made, network)
+        _fill(made, exponents, network)
+    return made, exponents
+
+
+def _matrix(conv: MaskedConv) -> Tensor:
+    """(inputs, outputs) of the weights that count, tap by tap."""
+    return conv.by_tap(conv.masked_weight())
+
+
+def _chain(network: StackNetwork, names: Sequence[str], convs: Sequence[MaskedConv], x: int, out: int) -> list[int]:
+    """Exponents of the maps between products that follow each other, from x to out: they share what they are larger."""
+    sizes = [excess(weights_of(network.arrays, n, 0, 0), _matrix(c)) for n, c in zip(names, convs, strict=True)]
+    mean, found, at = (sum(sizes) + x - out) / len(sizes), [], float(x)
+    for size in sizes[:-1]:
+        at += size - mean
+        found.append(round(at))
+    return found
+
+
+def _recurrent(network: StackNetwork, made: Stack, i: int) -> list[tuple[str, Any]]:
+    """The LSTMs of a layer: their names and modules."""
+    names = [name for name in network.recurrences if f"{name}.".startswith(f"layer.{i}.")]
+    layer = made.layers[i]
+    return [(name, getattr(layer, name.split(".")[2]) if name.count(".") > 1 else layer) for name in names]
+
+
+def _exponents(made: Stack, network: StackNetwork) -> dict[str, int]:
+    """Exponents that the shifts allow: see the module. ``made`` is a new network."""
+    layers: Any = made.layers
+    if made.recurrent:
+        differences = []
+        for i, layer in enumerate(layers):
+            written = excess(weights_of(network.arrays, f"layer.{i}.up", STATE, 0), _matrix(layer.up))
+            for name, part in _recurrent(network, made, i):
+                read = excess(gates_of(network.arrays, name, -network.layer_shifts[i])[0], _matrix(part.input_to_state))
+                differences.append((written - read) / 2)
+        stream = round(sum(differences) / len(differences))
+    else:
+        stream = round(excess(_first(made, network, 0), _matrix(made.first)))
+    e = {"stream": stream} | {f"layer.{i}.input": stream - shift for i, shift in enumerate(network.layer_shifts)}
+    e |= {f"layer.{i}.skip": stream - shift for i, shift in enumerate(network.skip_shifts)}
+    if not made.recurrent:
+        for i, layer in enumerate(layers):
+            names = [f"layer.{i}.{part}" for part in ("down", "middle", "up")]
+            convs = [layer.down, layer.middle, layer.up]
+            between = _chain(network, names, convs, e[f"layer.{i}.input"], stream)
+            e |= dict(zip(names[:2], between, strict=True))
+    e["head.input"] = stream - network.head_shift
+    head = made.head
+    names = ["head.one", "head.two", "head.last"]
+    between = _chain(network, names, [head.one, head.two, head.last], e["head.input"], LOGIT)
+    return e | dict(zip(names[:2], between, strict=True))
+
+
+def _first(made: Stack, network: StackNetwork, stream: int) -> Tensor:
+    """Weights of the first layer; its two kinds of inputs have scales of their own (stack_integers.of_inputs)."""
+    weights = weights_of(network.arrays, "first", INPUT, stream)
+    return weights / of_inputs(torch.ones_like(weights), made.config)
+
+
+def _set(conv: MaskedConv, weights: Tensor, bias: Tensor) -> None:
+    """Give a convolution the weights (taps * inputs, outputs) that count, and its bias (outputs,)."""
+    outputs, inputs, rows, columns = conv.weight.shape
+    by_tap = torch.zeros(rows * columns, inputs, outputs, dtype=weights.dtype)
+    by_tap[: conv.taps] = weights.view(conv.taps, inputs, outputs)
+    conv.weight.copy_(by_tap.view(rows, columns, inputs, outputs).permute(3, 2, 0, 1))
+    conv.bias.copy_(bias)
+
+
+def _fill(made: Stack, e: dict[str, int], network: StackNetwork) -> None:
+    """Put the values that a network's integers stand for into ``made``, in place."""
+    arrays, layers, head = network.arrays, cast(Any, made.layers), cast(Any, made.head)
+
+    def set_product(conv: MaskedConv, name: str, x: int, out: int, *, of_hidden: bool = False) -> None:
+        _set(conv, weights_of(arrays, name, x, out), bias_of(arrays, name, out, of_hidden=of_hidden))
+
+    _set(made.first, _first(made, network, e["stream"]), bias_of(arrays, "first", e["stream"]))
+    for i, layer in enumerate(layers):
+        name, part = f"layer.{i}", layer
+        if network.skip:
+            skip: Any = made.skips[i]
+            set_product(skip, f"{name}.skip", e[f"{name}.skip"], e["stream"])
+        if made.recurrent:
+            for own, part in _recurrent(network, made, i):
+                w_is, w_ss, b = gates_of(arrays, own, e[f"{name}.input"])
+                _set(part.input_to_state, w_is, b)
+                part.state_to_state.copy_(w_ss)
+                part.h0.copy_(real(arrays[f"{own}.h0"], STATE))
+                part.c0.copy_(real(arrays[f"{own}.c0"], GATE))
+            set_product(layer.up, f"{name}.up", STATE, e["stream"])
+        else:
+            grids = [e[f"{name}.{at}"] for at in ("input", "down", "middle")] + [e["stream"]]
+            for conv, x, out in zip(("down", "middle", "up"), grids, grids[1:], strict=False):
+                set_product(getattr(layer, conv), f"{name}.{conv}", x, out, of_hidden=True)
+    grids = [e["head.input"], e["head.one"], e["head.two"], LOGIT]
+    for conv, x, out in zip(("one", "two", "last"), grids, grids[1:], strict=False):
+        set_product(getattr(head, conv), f"head.{conv}", x, out, of_hidden=True)
