@@ -33,10 +33,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import pixzip
-from pixzip import api
+from pixzip import api, contents
 from pixzip.coding import deep
 from pixzip.coding.stored import STORED_PNG
 from pixzip.formats.png import Png, write_png
+from pixzip.keywords import rate_of
 from pixzip.model.file import find_model
 from pixzip.pxz.container import Coding, write_container
 
@@ -86,13 +87,13 @@ def sizes(picture: pixzip.Picture, source: bytes | None, model: str) -> dict[str
     back = pixzip.decompress(coded, threads=1)
     if not back.same_pixels(picture) or (source is not None and not same_png(source, pixzip.write_image(back, "PNG"))):
         raise click.ClickException("pixzip gives back other pixels")
-    how = api._How(1, None, None)
+    how = contents.How(1, None, None)
     planes, bare = picture.planes[None], replace(picture, metadata=())
     as_png = write_png(Png(picture.planes, COLOURS[picture.mode], 16))
-    stored = api._container(bare, planes, Coding.STORED, stored=(STORED_PNG, as_png))
-    own = api._store(bare, planes, how)
+    stored = contents.container_of(bare, planes, Coding.STORED, stored=(STORED_PNG, as_png))
+    own = contents.as_stored(bare, planes, how)
     found = find_model(model)
-    by_model = api._code(bare, planes, found, api._layout(1024, None, None, found), how)
+    by_model = contents.as_coded(bare, planes, found, contents.Layout(1024, None, rate_of(found, None)), how)
     lengths = [len(write_container(c)) for c in (stored, own, by_model)]
     found = dict(zip(("PNG", "own", "model"), lengths, strict=True))
     low = sum(map(len, deep.halves(by_model.tiles)[1]))

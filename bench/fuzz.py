@@ -47,7 +47,7 @@ import mutations  # noqa: E402
 import reference_decoder  # noqa: E402
 from tiny_model import tiny_bytes, tiny_model  # noqa: E402
 
-from pixzip import api, codec, errors, pillow  # noqa: E402
+from pixzip import api, codec, contents, errors, pillow  # noqa: E402
 from pixzip.coding import entropy, stored  # noqa: E402
 from pixzip.formats import metadata, png  # noqa: E402
 from pixzip.formats.image import MODES, Picture, read_image, write_image  # noqa: E402
@@ -92,7 +92,7 @@ def _picture(mode: str, depth: int, h: int, w: int) -> Picture:
 def _coded(picture: Picture, count: int, model: Model, **layout: Any) -> bytes:
     """A file of coding MODEL, whether or not that is shorter than storing."""
     planes = np.stack([picture.planes] * count)
-    return write_container(api._code(picture, planes, model, api._Layout(**layout), mutations.HOW))
+    return write_container(contents.as_coded(picture, planes, model, contents.Layout(**layout), mutations.HOW))
 
 
 def seeds() -> dict[str, bytes]:
@@ -349,7 +349,7 @@ def covered(files: list[bytes], modules: Sequence[ModuleType]) -> list[str]:
 # ------------------------------------------------------------------------ run
 
 #: Whose branches guide the mutations.
-GUIDES = (container, entropy, remains, metadata, names, file, checks, stored, png, api)
+GUIDES = (container, entropy, remains, metadata, names, file, checks, stored, png, api, contents)
 
 
 def _fuzz(corpus: Path, runs: int, seconds: int) -> None:

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixzip import api
-from pixzip.coding.stored import STORED_PNG, STORED_WEBP, _write_webp
+from pixzip import contents
+from pixzip.coding.stored import STORED_PNG, STORED_WEBP, write_webp
 from pixzip.errors import ModelError, PixzipError
 from pixzip.formats import png as png_module
 from pixzip.formats.image import MODES, Picture
@@ -36,7 +36,7 @@ from pixzip.pxz.names import pack_names
 MOST_PIXELS, _MOST_MADE = 1024, 160
 _FINE = 0.65
 _HEAD = "<IIIBBBBHB8s16s"
-HOW = api._How(1, "float32", None)
+HOW = contents.How(1, "float32", None)
 
 _Chunks = list[tuple[bytes, bytes]]
 #: Bytes and the most bytes → other bytes: what libFuzzer does to what it knows nothing of.
@@ -98,9 +98,9 @@ def samples_of(c: Container, means: Means) -> NDArray[Any] | None:
         return None
     try:
         if h.coding == Coding.STORED:
-            return api._restore_stored(c, HOW)
+            return contents.from_stored(c, HOW)
         model = means.model_of(c)
-        return None if model is None else api._decode(c, model, HOW)
+        return None if model is None else contents.from_coded(c, model, HOW)
     except PixzipError:
         return None
 
@@ -164,15 +164,16 @@ def _coded(planes: NDArray[Any], c: Container, chance: random.Random, means: Mea
     """A file of these planes with the colours and the metadata of another."""
     mode, depth, n = c.header.mode, c.header.depth, len(planes)
     picture = Picture(planes[0], mode, depth, c.palette, c.transparency, c.metadata)
-    if depth not in (8, 16) or mode not in api._MODEL_PLANES or chance.random() < 0.3:
-        return api._store(picture, planes, HOW)
+    if depth not in (8, 16) or mode not in contents.MODEL_PLANES or chance.random() < 0.3:
+        return contents.as_stored(picture, planes, HOW)
     side = max(planes.shape[2:])
     tile = chance.randint(side, side + 3) if n > 1 else chance.randint(max(1, side // 4), side + 3)
-    layout = api._Layout(tile, chance.choice((1, 2, 3, 5, 64)), chance.choice((0, 0, 1, 8, 255)))
+    layout = contents.Layout(tile, chance.choice((1, 2, 3, 5, 64)), chance.choice((0, 0, 1, 8, 255)))
     model = chance.choice(means.models)
     if chance.random() < 0.2:
         model = _changed_model(model, chance)
-    coded = api._code(picture, planes, model, layout if model.network.learns else layout._replace(learning=0), HOW)
+    layout = layout if model.network.learns else layout._replace(learning=0)
+    coded = contents.as_coded(picture, planes, model, layout, HOW)
     known = model is means.models[0]
     return coded if known and chance.random() < 0.8 else replace(coded, model=model.data)
 
@@ -280,7 +281,7 @@ def _other_files_within(c: Container, chance: random.Random, means: Means) -> Co
         if found is not None and found[0] == STORED_PNG:
             png = read_png(found[1], max_pixels=MOST_PIXELS)
             if h.depth == 8 and png.colour != png_module.GRAY_ALPHA and chance.random() < 0.2:
-                parts[name] = STORED_WEBP, _write_webp(png.samples)
+                parts[name] = STORED_WEBP, write_webp(png.samples)
             else:
                 parts[name] = STORED_PNG, other_png(png, chance)
     return replace(c, **parts)

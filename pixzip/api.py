@@ -8,17 +8,16 @@ bytes. Palettes and other depths are only stored, but bilevel pictures are coded
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from pixzip.coding.stored import restore, store
+from pixzip.contents import MODEL_PLANES, How, Layout, as_coded, as_stored, from_coded, from_stored
 from pixzip.errors import FormatError, ImageError, ModelNotFoundError, PixelChecksumError, UsageError
 from pixzip.formats.image import Picture, claimed_shape, from_array, from_pil, read_image
 from pixzip.formats.png import check_size
@@ -43,58 +42,20 @@ from pixzip.reports import Progress, Report
 from pixzip.work import MAX_WORK, check_work
 
 MAX_PIXELS = 64_000_000
-#: Mode → planes that a model codes; alpha comes after them.
-_MODEL_PLANES = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}
-_WITH_ALPHA = ("LA", "RGBA")
-_NO_DIGEST = bytes(pxz.DIGEST_BYTES)
-
-
-@dataclass(frozen=True)
-class _How:
-    """What changes the time that coding takes, and nothing else."""
-
-    threads: int | None
-    engine: str | None
-    report: Report | None
-    at_once: int | None = None  # tiles; None: memory is no matter
-
-    def finish(self) -> None:
-        """Report the end of the work."""
-        if self.report is not None:
-            self.report.finish()
-
-    @property
-    def for_bands(self) -> int:
-        """Threads for what takes memory for each that no limit of tiles counts."""
-        return (self.threads or os.cpu_count() or 1) if self.at_once is None else 1
-
-    @property
-    def for_tiles(self) -> int:
-        """Threads that work on a tile each."""
-        threads = self.threads or os.cpu_count() or 1
-        return threads if self.at_once is None else min(threads, self.at_once)
 
 
 def _how(
     threads: int | None, engine: str | None, progress: Progress | None, engines: Sequence[str] = (*ENGINES, *DEVICES)
-) -> _How:
+) -> How:
     """These arguments, checked as far as no model is needed. Raises UsageError."""
     check_engine(engine, engines)
-    return _How(threads_of(threads), engine, None if progress is None else Report(progress))
+    return How(threads_of(threads), engine, None if progress is None else Report(progress))
 
 
-class _Layout(NamedTuple):
-    """What of the arguments shapes a file."""
-
-    tile: int
-    lanes: int | None
-    learning: int
-
-
-def _layout(tile: int, lanes: int | None, learning: int | None, model: Model) -> _Layout:
+def _layout(tile: int, lanes: int | None, learning: int | None, model: Model) -> Layout:
     """These arguments, checked. Raises UsageError."""
     streams = None if lanes is None else integer("lanes", lanes, 1, pxz.MAX_LANES)
-    return _Layout(integer("tile", tile, 1, pxz.MAX_TILE), streams, rate_of(model, learning))
+    return Layout(integer("tile", tile, 1, pxz.MAX_TILE), streams, rate_of(model, learning))
 
 
 def compress(
@@ -194,16 +155,16 @@ def compress_batch(
 
 
 def _shortest(
-    picture: Picture, planes: NDArray[Any], model: Model, layout: _Layout, how: _How, *, embed_model: bool
+    picture: Picture, planes: NDArray[Any], model: Model, layout: Layout, how: How, *, embed_model: bool
 ) -> bytes:
     """The file of planes (n, c, h, w): stored, or coded by the model, if it codes such pictures; without that model."""
-    stored = _store(picture, planes, how)
+    stored = as_stored(picture, planes, how)
     if not _codable(picture, model):
         return write_container(stored)
-    coded = _code(picture, planes, model, layout, how)
-    in_brief, as_stored = write_container(coded), write_container(stored)
-    if len(as_stored) < len(in_brief):
-        return as_stored
+    coded = as_coded(picture, planes, model, layout, how)
+    in_brief, without = write_container(coded), write_container(stored)
+    if len(without) < len(in_brief):
+        return without
     return write_container(replace(coded, model=model.data)) if embed_model else in_brief
 
 
@@ -235,7 +196,7 @@ def _codable(picture: Picture, model: Model) -> bool:
     """
     kind = model.network.pictures
     if kind == "rgb":
-        return picture.depth in (8, 16) and picture.mode in _MODEL_PLANES
+        return picture.depth in (8, 16) and picture.mode in MODEL_PLANES
     modes = {"gray": ("L", "LA"), "binary": ("L",)}[kind]
     depths = (1,) if kind == "binary" else (8, 16)
     if picture.mode not in modes or picture.depth not in depths:
@@ -295,77 +256,6 @@ def _named(pictures: list[Picture], names: bytes | None) -> list[Picture]:
     return [replace(pictures[0], metadata=(*pictures[0].metadata, (NAMES, names))), *pictures[1:]]
 
 
-def _container(picture: Picture, planes: NDArray[Any], coding: Coding, **parts: Any) -> Container:
-    """A file of planes (n, c, h, w); parts: model_digest, tile, lanes, learning, alpha, stored, tiles."""
-    n, _, h, w = planes.shape
-    colours = (picture.mode, picture.depth, picture.palette, picture.transparency)
-    header = Header(
-        width=w,
-        height=h,
-        pictures=n,
-        mode=picture.mode,
-        depth=picture.depth,
-        coding=coding,
-        model_digest=parts.pop("model_digest", _NO_DIGEST),
-        tile=parts.pop("tile", 1),
-        lanes=parts.pop("lanes", 1),
-        learning=parts.pop("learning", 0),
-        pixels_checksum=pxz.checksum(planes, *colours),
-    )
-    empty = {"alpha": None, "stored": None, "tiles": ()}
-    return Container(header, picture.palette, picture.transparency, picture.metadata, **empty | parts)
-
-
-def _store(picture: Picture, planes: NDArray[Any], how: _How) -> Container:
-    """Coding STORED: all planes in one piece, or of 16 bits the alpha plane apart, whichever is shorter."""
-    mode, depth = picture.mode, picture.depth
-    whole = _container(picture, planes, Coding.STORED, stored=store(_stacked(planes), mode, depth, how.for_bands))
-    if depth < 16 or mode not in _WITH_ALPHA:
-        return whole
-    colours = store(_stacked(planes[:, :-1]), mode.removesuffix("A"), depth, how.for_bands)
-    apart = replace(whole, stored=colours, alpha=_store_alpha(planes[:, -1:], depth, how))
-    return min(whole, apart, key=lambda c: len(write_container(c)))
-
-
-def _code(picture: Picture, planes: NDArray[Any], model: Model, layout: _Layout, how: _How) -> Container:
-    """Coding MODEL."""
-    from pixzip.codec import encode
-    from pixzip.coding.deep import add_low_bytes
-
-    count, deep = _MODEL_PLANES[picture.mode], picture.depth == 16
-    colours = planes[:, :count]
-    coded = encode(
-        model,
-        (colours >> 8).astype(np.uint8) if deep else colours,
-        depth=min(picture.depth, 8),
-        tile=layout.tile,
-        lanes=layout.lanes,
-        learning=layout.learning,
-        threads=how.threads,
-        at_once=how.at_once,
-        engine=how.engine,
-        progress=how.report,
-    )
-    tiles = add_low_bytes(coded.tiles, colours, coded.tile, how.for_tiles) if deep else coded.tiles
-    alpha = _store_alpha(planes[:, count:], picture.depth, how) if picture.mode in _WITH_ALPHA else None
-    digest = model.digest[: pxz.DIGEST_BYTES]
-    parts = {"model_digest": digest, "alpha": alpha, "tiles": tiles}
-    return _container(picture, planes, Coding.MODEL, **parts, **coded.layout)
-
-
-def _store_alpha(alpha: NDArray[Any], depth: int, how: _How) -> tuple[int, bytes]:
-    """Payload of ALPH for alpha planes (n, 1, h, w): one sample where they are constant."""
-    if alpha.min() == alpha.max():
-        return pxz.CONSTANT, int(alpha.flat[0]).to_bytes(depth // 8, "little")
-    return store(_stacked(alpha), "L", depth, how.for_bands)
-
-
-def _stacked(planes: NDArray[Any]) -> NDArray[Any]:
-    """Pictures (n, c, h, w) under one another: (c, n * h, w)."""
-    n, c, h, w = planes.shape
-    return np.ascontiguousarray(planes.transpose(1, 0, 2, 3)).reshape(c, n * h, w)
-
-
 def decompress(
     data: bytes,
     *,
@@ -417,7 +307,7 @@ def decompress_batch(
     network = None if h.coding == Coding.STORED else _model_of(c, model)
     how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
     _check_work(c, network, max_work)
-    planes = _restore_stored(c, how) if network is None else _decode(c, network, how)
+    planes = from_stored(c, how) if network is None else from_coded(c, network, how)
     found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
     if found != h.pixels_checksum:
         raise PixelChecksumError(f"pixels checksum {h.pixels_checksum.hex()}, decoded pixels have {found.hex()}")
@@ -469,79 +359,6 @@ def _need_of(c: Container, model: Model | None, file_bytes: int) -> Need:
 def _check_work(c: Container, model: Model | None, max_work: int) -> None:
     if model is not None:
         check_work(model.network, _extent(c).blocks(c.header.tile), max_work)
-
-
-def _restore(kind: int, data: bytes, count: int, header: Header, mode: str, how: _How) -> NDArray[Any]:
-    """`count` planes of all pictures from one stored picture: (n, count, h, w)."""
-    n, h, w = header.pictures, header.height, header.width
-    planes = restore(kind, data, (count, n * h, w), mode, header.depth, how.for_bands)
-    return planes.reshape(count, n, h, w).transpose(1, 0, 2, 3)
-
-
-def _restore_stored(c: Container, how: _How) -> NDArray[Any]:
-    """Planes (n, c, h, w) of a file of coding STORED."""
-    assert c.stored is not None
-    mode = c.header.mode if c.alpha is None else c.header.mode.removesuffix("A")
-    planes = _restore(*c.stored, len(mode), c.header, mode, how)
-    return planes if c.alpha is None else _with_alpha(c, planes, how)
-
-
-def _with_alpha(c: Container, planes: NDArray[Any], how: _How) -> NDArray[Any]:
-    """Colour planes (n, c - 1, h, w) and the alpha of the file."""
-    assert c.alpha is not None
-    kind, data = c.alpha
-    if kind == pxz.CONSTANT:
-        shape = (len(planes), 1, *planes.shape[2:])
-        alpha = np.full(shape, int.from_bytes(data, "little"), dtype=planes.dtype)
-    else:
-        alpha = _restore(kind, data, 1, c.header, "L", how)
-    return np.concatenate([planes, alpha], axis=1)
-
-
-def _decode(c: Container, model: Model, how: _How, faults: dict[int, str] | None = None) -> NDArray[Any]:
-    """Planes (n, c, h, w) of a file of coding MODEL; faults as for codec.decode."""
-    deep = c.header.depth == 16
-    planes = _decode_deep(c, model, how, faults) if deep else _decode_tiles(c, c.tiles, model, how, faults)
-    return planes if c.alpha is None else _with_alpha(c, planes, how)
-
-
-def _decode_deep(c: Container, model: Model, how: _How, faults: dict[int, str] | None) -> NDArray[np.uint16]:
-    """Colour planes of 16 bits: high bytes by the model, then the low ones."""
-    from pixzip.coding.deep import decode_low_bytes, halves
-
-    high, low = halves(c.tiles, faults)
-    without = dict(faults or {})  # tiles whose parts are not even found: their reasons stay
-    of_high = _decode_tiles(c, high, model, how, faults)
-    if faults is not None:
-        faults |= without
-    return decode_low_bytes(low, of_high, c.header.tile, how.for_tiles, faults)
-
-
-def _decode_tiles(
-    c: Container, tiles: Sequence[bytes], model: Model, how: _How, faults: dict[int, str] | None
-) -> NDArray[np.uint8]:
-    """What the model codes of all colour planes: samples, or their high bytes."""
-    from pixzip.codec import decode
-
-    h = c.header
-    shape = (h.pictures, 3 if h.mode in ("RGB", "RGBA") else 1, h.height, h.width)
-    planes = decode(
-        model,
-        tiles,
-        shape,
-        depth=min(h.depth, 8),
-        tile=h.tile,
-        lanes=h.lanes,
-        learning=h.learning,
-        threads=how.threads,
-        at_once=how.at_once,
-        engine=how.engine,
-        progress=how.report,
-        faults=faults,
-    )
-    if h.depth < 8 and planes.max() >= 2**h.depth:
-        raise FormatError(f"sample {planes.max()} in a picture of depth {h.depth}")
-    return planes
 
 
 def _model_of(c: Container, wanted: str | Path | None) -> Model:
@@ -626,7 +443,7 @@ def salvage(
     how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
     _check_work(c, network, max_work)
     undecoded: dict[int, str] = {}
-    planes = _restore_stored(c, how) if network is None else _decode(c, network, how, undecoded)
+    planes = from_stored(c, how) if network is None else from_coded(c, network, how, undecoded)
     lost = areas(h, undecoded | missing)
     if network is not None and len(lost) == len(c.tiles):
         raise FormatError("nothing to salvage: no tile can be decoded")

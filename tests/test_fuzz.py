@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pixzip import api
+from pixzip import api, contents
 from pixzip.formats.image import from_array, write_image
 from pixzip.pxz.container import read_container, write_container
 
@@ -63,8 +63,8 @@ def test_the_same_seed_makes_the_same_file() -> None:
 
 
 def test_a_codec_that_does_not_decode_what_it_codes_is_found(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = api._decode
-    monkeypatch.setattr(api, "_decode", lambda *given, **how: decode(*given, **how) ^ 1)
+    decode = contents.from_coded
+    monkeypatch.setattr(contents, "from_coded", lambda *given, **how: decode(*given, **how) ^ 1)
     with pytest.raises(AssertionError, match="what was coded is not decoded"):
         for seed in range(200):
             fuzz.mutations.mutate(fuzz.seeds()["coded-RGB-tiles-8"], 1 << 17, seed, fuzz.means())

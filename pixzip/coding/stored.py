@@ -31,7 +31,7 @@ def store(planes: NDArray[Any], mode: str, depth: int, threads: int = 1) -> tupl
     """
     candidates = [(STORED_PNG, write_png(Png(planes, _colour(mode), depth)))]
     if depth == 8 and mode != "LA" and max(planes.shape[1:]) <= WEBP_SIDE_PX:
-        candidates.append((STORED_WEBP, _write_webp(planes)))
+        candidates.append((STORED_WEBP, write_webp(planes)))
     if depth == 16 and mode in ("L", "RGB"):
         from pixzip.coding.deep import encode_planes  # loads numba, which other stored pictures do without
 
@@ -85,7 +85,7 @@ def _restore_png(data: bytes, shape: tuple[int, int, int], colour: int, depth: i
     return png.samples
 
 
-def _write_webp(planes: NDArray[Any]) -> bytes:
+def write_webp(planes: NDArray[Any]) -> bytes:
     """WebP knows no gray: one plane becomes red, green and blue."""
     from PIL import Image
 
