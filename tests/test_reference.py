@@ -20,7 +20,6 @@ from pixzip.errors import FormatError
 from pixzip.keywords import DEFAULT_LEARNING
 from pixzip.model.file import Model, load_model, shipped_models
 from pixzip.pxz.container import CONSTANT, Coding, Container, Header, checksum, write_container
-from pixzip.runtime import kernels
 
 PLANES = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3, "P": 1}  # planes in the TILE chunks
 
@@ -177,7 +176,7 @@ def addend_without_half(bias: shifts.Ints, shift: shifts.Ints) -> shifts.Ints:
 
 def test_reference_catches_a_rounding_fault_that_encoder_and_decoder_share(monkeypatch: pytest.MonkeyPatch) -> None:
     model, pixels = tiny_model(13), photo(13, (1, 3, 6, 7))
-    monkeypatch.setattr(kernels, "addend", addend_without_half)
+    monkeypatch.setattr(shifts, "addend", addend_without_half)
     encoded = codec.encode(model, pixels, lanes=1, engine="float32")
     shape = pixels.shape
     again = codec.decode(model, encoded.tiles, shape, **encoded.layout, engine="float32")
