@@ -291,7 +291,7 @@ def other_png(png: Png, chance: random.Random) -> bytes:
     """A PNG of the same samples: other filters, interlaced or not, IDAT in pieces, more chunks."""
     header = Header(png.samples.shape[2], png.samples.shape[1], png.depth, png.colour, chance.random() < 0.4)
     raw = b""
-    for y0, x0, dy, dx in png_module._passes(header):
+    for y0, x0, dy, dx in png_module.passes(header):
         rows = pack_rows(png.samples[:, y0::dy, x0::dx], png.depth)
         above = bytes(rows.shape[1])
         for row in rows:
@@ -312,7 +312,7 @@ def _filtered(kind: int, line: bytes, above: bytes, pixel_bytes: int) -> bytes:
     out = bytearray()
     for i, byte in enumerate(line):
         a, c = (line[i - pixel_bytes], above[i - pixel_bytes]) if i >= pixel_bytes else (0, 0)
-        out.append((byte - png_module._guess(kind, a, above[i], c)) & 255)
+        out.append((byte - png_module.guess(kind, a, above[i], c)) & 255)
     return bytes(out)
 
 

@@ -124,7 +124,7 @@ def profile(picture: Path, model_name: str, engine: str, repeats: int, threads: 
         else:
             found = pipeline.intervals(model.network, engine, planes, c, None, threads, spent)
         start = time.perf_counter()
-        codec._lanes(*found, n, encoded.lanes, model)
+        codec.block_payload(*found, n, encoded.lanes, model)
         entropy_s.append(time.perf_counter() - start)
 
     entropy_s: list[float] = []

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from pixzip.contents import MODEL_PLANES, How, Layout, as_coded, as_stored, from_coded, from_stored
+from pixzip.contents import MODEL_PLANES, How, Layout, as_coded, as_stored, from_coded, from_stored, mark
 from pixzip.errors import FormatError, ImageError, ModelNotFoundError, PixelChecksumError, UsageError
 from pixzip.formats.image import Picture, claimed_shape, from_array, from_pil, read_image
 from pixzip.formats.png import check_size
@@ -33,8 +33,8 @@ from pixzip.model.file import (
     shipped_models,
     unreadable_models,
 )
-from pixzip.pxz import container as pxz
-from pixzip.pxz.container import Coding, Container, Header, read_container, write_container
+from pixzip.pxz import container
+from pixzip.pxz.container import Coding, Container, read_container, write_container
 from pixzip.pxz.names import KEY as NAMES
 from pixzip.pxz.names import pack_names, unpack_names
 from pixzip.pxz.remains import Lost, areas, find_remains
@@ -54,8 +54,8 @@ def _how(
 
 def _layout(tile: int, lanes: int | None, learning: int | None, model: Model) -> Layout:
     """These arguments, checked. Raises UsageError."""
-    streams = None if lanes is None else integer("lanes", lanes, 1, pxz.MAX_LANES)
-    return Layout(integer("tile", tile, 1, pxz.MAX_TILE), streams, rate_of(model, learning))
+    streams = None if lanes is None else integer("lanes", lanes, 1, container.MAX_LANES)
+    return Layout(integer("tile", tile, 1, container.MAX_TILE), streams, rate_of(model, learning))
 
 
 def compress(
@@ -144,7 +144,7 @@ def compress_batch(
         raise UsageError(f"{len(names)} names for {len(read)} images")
     pictures = _named(_alike(read, layout.tile), packed)
     first = pictures[0]
-    pxz.check_pixels(len(pictures), first.height, first.width, max_pixels)
+    container.check_pixels(len(pictures), first.height, first.width, max_pixels)
     if _codable(first, network):
         extent = Extent(len(pictures), len(first.mode), first.height, first.width, 2 if first.depth > 8 else 1)
         check_work(network.network, extent.blocks(layout.tile), max_work)
@@ -274,7 +274,7 @@ def decompress(
     ModelNotFoundError, ModelError, LimitError for more than max_pixels, max_memory or max_work (as in compress),
     UsageError for several pictures.
     """
-    count = pxz.read_header(data).pictures
+    count = container.read_header(data).pictures
     if count > 1:
         raise UsageError(f"the file holds {count} pictures: decompress_batch gives them")
     return decompress_batch(
@@ -308,7 +308,7 @@ def decompress_batch(
     how = replace(how, at_once=_need_of(c, network, len(data)).tiles_within(max_memory))
     _check_work(c, network, max_work)
     planes = from_stored(c, how) if network is None else from_coded(c, network, how)
-    found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
+    found = container.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
     if found != h.pixels_checksum:
         raise PixelChecksumError(f"pixels checksum {h.pixels_checksum.hex()}, decoded pixels have {found.hex()}")
     pictures = _pictures(c, planes)
@@ -448,22 +448,14 @@ def salvage(
     if network is not None and len(lost) == len(c.tiles):
         raise FormatError("nothing to salvage: no tile can be decoded")
     for area in lost:
-        _mark(planes, h, area)
+        mark(planes, h, area)
     faults = list(remains.faults)
-    found = pxz.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
+    found = container.checksum(planes, h.mode, h.depth, c.palette, c.transparency)
     if not lost and found != h.pixels_checksum:
         faults.append(f"pixels checksum {h.pixels_checksum.hex()}, decoded pixels have {found.hex()}")
     pictures = _pictures(c, planes)
     how.finish()
     return Salvaged(pictures, lost, tuple(faults))
-
-
-def _mark(planes: NDArray[Any], header: Header, area: Lost) -> None:
-    """Colour lost pixels; alpha is coded apart from them."""
-    most = 2**header.depth - 1
-    colours = (most, 0, most) if header.mode in ("RGB", "RGBA") else (most,)
-    for plane, value in enumerate(colours):
-        planes[area.first : area.last, plane, area.y : area.y + area.h, area.x : area.x + area.w] = value
 
 
 @dataclass(frozen=True)
@@ -498,6 +490,9 @@ class Info:
         return 8 * self.file_bytes / (self.width * self.height * self.pictures * self.planes)
 
 
+_STORED_AS = {container.PNG: "PNG", container.WEBP: "WebP", container.DEEP: "deep"}
+
+
 def inspect(data: bytes) -> Info:
     """Describe a .pxz file whose chunks are intact; no pixel is decoded. Raises FormatError."""
     c = read_container(data, max_pixels=2**93)
@@ -511,7 +506,7 @@ def inspect(data: bytes) -> Info:
         mode=h.mode,
         depth=h.depth,
         planes=len(h.mode),
-        coding="model" if c.stored is None else {pxz.PNG: "PNG", pxz.WEBP: "WebP", pxz.DEEP: "deep"}[c.stored[0]],
+        coding="model" if c.stored is None else _STORED_AS[c.stored[0]],
         model_digest=h.model_digest.hex() if coded else "",
         model_name=_known_name(h.model_digest) if coded else None,
         model_embedded_bytes=len(c.model or b""),

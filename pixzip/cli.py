@@ -1,7 +1,7 @@
 """Command lines ↔ commands, one line an error and an exit code.
 
-The commands are in pixzip/commands, a module each. Every command imports what it needs when it runs, so that --help and
-mistakes load neither numpy nor numba nor torch.
+The commands are in pixzip/commands, but for bench, which is in pixzip/benchmark. Every command imports what it needs
+when it runs, so that --help and mistakes load neither numpy nor numba nor torch.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def _encode_tile(
     n, colours, height, width = cut.shape
     planes = np.ascontiguousarray(np.broadcast_to(cut, (n, model.network.planes, height, width)))
     left, frequency = _intervals(model, planes, colours, learning, engine, threads, progress)
-    return _lanes(left, frequency, n, lanes, model), _row_bits(frequency)
+    return block_payload(left, frequency, n, lanes, model), _row_bits(frequency)
 
 
 def _row_bits(frequency: NDArray[np.uint32]) -> float:
@@ -161,7 +161,10 @@ def _encode_on_device(
     planes = [np.broadcast_to(cut, (len(cut), model.network.planes, *cut.shape[2:])) for cut in cuts]
     blocks = [Block((len(cut), *cut.shape[2:]), learning) for cut in cuts]
     found = intervals_together(Call(model.network, engine, blocks, colours, at_once, progress), planes)
-    return [(_lanes(*pair, len(cut), lanes, model), _row_bits(pair[1])) for pair, cut in zip(found, cuts, strict=True)]
+    return [
+        (block_payload(*pair, len(cut), lanes, model), _row_bits(pair[1]))
+        for pair, cut in zip(found, cuts, strict=True)
+    ]
 
 
 def _intervals(
@@ -189,7 +192,7 @@ def _intervals(
     return left.reshape(height, colours, -1), frequency.reshape(height, colours, -1)
 
 
-def _lanes(left: NDArray[np.uint32], frequency: NDArray[np.uint32], n: int, lanes: int, model: Model) -> bytes:
+def block_payload(left: NDArray[np.uint32], frequency: NDArray[np.uint32], n: int, lanes: int, model: Model) -> bytes:
     """Order a block's intervals by lane and code each lane."""
     network = model.network
     if isinstance(network, MultiScaleNetwork):

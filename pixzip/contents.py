@@ -14,14 +14,15 @@ from pixzip.coding.stored import restore, store
 from pixzip.errors import FormatError
 from pixzip.formats.image import Picture
 from pixzip.model.file import Model
-from pixzip.pxz import container as pxz
+from pixzip.pxz import container
 from pixzip.pxz.container import Coding, Container, Header, write_container
+from pixzip.pxz.remains import Lost
 from pixzip.reports import Report
 
 #: Mode → planes that a model codes; alpha comes after them.
 MODEL_PLANES = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}
 _WITH_ALPHA = ("LA", "RGBA")
-_NO_DIGEST = bytes(pxz.DIGEST_BYTES)
+_NO_DIGEST = bytes(container.DIGEST_BYTES)
 
 
 @dataclass(frozen=True)
@@ -58,29 +59,41 @@ class Layout(NamedTuple):
     learning: int
 
 
-def container_of(picture: Picture, planes: NDArray[Any], coding: Coding, **parts: Any) -> Container:
-    """A file of planes (n, c, h, w); parts: model_digest, tile, lanes, learning, alpha, stored, tiles."""
-    n, _, h, w = planes.shape
+def container_of(
+    picture: Picture,
+    planes: NDArray[Any],
+    coding: Coding,
+    layout: Layout | None = None,
+    *,
+    model_digest: bytes = _NO_DIGEST,
+    alpha: tuple[int, bytes] | None = None,
+    stored: tuple[int, bytes] | None = None,
+    tiles: Sequence[bytes] = (),
+) -> Container:
+    """A file of planes (n, c, h, w) with the colours and metadata of a picture; the rest as in Header and Container."""
+    layout = layout or Layout(tile=1, lanes=1, learning=0)
+    n, _, height, width = planes.shape
     colours = (picture.mode, picture.depth, picture.palette, picture.transparency)
     header = Header(
-        width=w,
-        height=h,
+        width=width,
+        height=height,
         pictures=n,
         mode=picture.mode,
         depth=picture.depth,
         coding=coding,
-        model_digest=parts.pop("model_digest", _NO_DIGEST),
-        tile=parts.pop("tile", 1),
-        lanes=parts.pop("lanes", 1),
-        learning=parts.pop("learning", 0),
-        pixels_checksum=pxz.checksum(planes, *colours),
+        model_digest=model_digest,
+        tile=layout.tile,
+        lanes=layout.lanes or 1,
+        learning=layout.learning,
+        pixels_checksum=container.checksum(planes, *colours),
     )
-    empty = {"alpha": None, "stored": None, "tiles": ()}
-    return Container(header, picture.palette, picture.transparency, picture.metadata, **empty | parts)
+    return Container(
+        header, picture.palette, picture.transparency, picture.metadata, alpha=alpha, stored=stored, tiles=tuple(tiles)
+    )
 
 
 def as_stored(picture: Picture, planes: NDArray[Any], how: How) -> Container:
-    """Coding STORED: all planes in one piece, or of 16 bits the alpha plane apart, whichever is shorter."""
+    """Coding STORED of planes (n, c, h, w): in one piece, or of 16 bits the alpha plane apart, whichever is shorter."""
     mode, depth = picture.mode, picture.depth
     whole = container_of(picture, planes, Coding.STORED, stored=store(_stacked(planes), mode, depth, how.for_bands))
     if depth < 16 or mode not in _WITH_ALPHA:
@@ -91,7 +104,10 @@ def as_stored(picture: Picture, planes: NDArray[Any], how: How) -> Container:
 
 
 def as_coded(picture: Picture, planes: NDArray[Any], model: Model, layout: Layout, how: How) -> Container:
-    """Coding MODEL."""
+    """Coding MODEL of planes (n, c, h, w) uint8 or uint16: colours by the model, alpha by a classical codec.
+
+    Raises UsageError for an engine or a rate of learning that the model, or this machine, has not.
+    """
     from pixzip.codec import encode
     from pixzip.coding.deep import add_low_bytes
 
@@ -111,15 +127,14 @@ def as_coded(picture: Picture, planes: NDArray[Any], model: Model, layout: Layou
     )
     tiles = add_low_bytes(coded.tiles, colours, coded.tile, how.for_tiles) if deep else coded.tiles
     alpha = _store_alpha(planes[:, count:], picture.depth, how) if picture.mode in _WITH_ALPHA else None
-    digest = model.digest[: pxz.DIGEST_BYTES]
-    parts = {"model_digest": digest, "alpha": alpha, "tiles": tiles}
-    return container_of(picture, planes, Coding.MODEL, **parts, **coded.layout)
+    digest, layout = model.digest[: container.DIGEST_BYTES], Layout(**coded.layout)
+    return container_of(picture, planes, Coding.MODEL, layout, model_digest=digest, alpha=alpha, tiles=tiles)
 
 
 def _store_alpha(alpha: NDArray[Any], depth: int, how: How) -> tuple[int, bytes]:
     """Payload of ALPH for alpha planes (n, 1, h, w): one sample where they are constant."""
     if alpha.min() == alpha.max():
-        return pxz.CONSTANT, int(alpha.flat[0]).to_bytes(depth // 8, "little")
+        return container.CONSTANT, int(alpha.flat[0]).to_bytes(depth // 8, "little")
     return store(_stacked(alpha), "L", depth, how.for_bands)
 
 
@@ -137,7 +152,7 @@ def _restore(kind: int, data: bytes, count: int, header: Header, mode: str, how:
 
 
 def from_stored(c: Container, how: How) -> NDArray[Any]:
-    """Planes (n, c, h, w) of a file of coding STORED."""
+    """Planes (n, c, h, w) of a file of coding STORED. Raises FormatError, LimitError."""
     assert c.stored is not None
     mode = c.header.mode if c.alpha is None else c.header.mode.removesuffix("A")
     planes = _restore(*c.stored, len(mode), c.header, mode, how)
@@ -148,7 +163,7 @@ def _with_alpha(c: Container, planes: NDArray[Any], how: How) -> NDArray[Any]:
     """Colour planes (n, c - 1, h, w) and the alpha of the file."""
     assert c.alpha is not None
     kind, data = c.alpha
-    if kind == pxz.CONSTANT:
+    if kind == container.CONSTANT:
         shape = (len(planes), 1, *planes.shape[2:])
         alpha = np.full(shape, int.from_bytes(data, "little"), dtype=planes.dtype)
     else:
@@ -157,7 +172,7 @@ def _with_alpha(c: Container, planes: NDArray[Any], how: How) -> NDArray[Any]:
 
 
 def from_coded(c: Container, model: Model, how: How, faults: dict[int, str] | None = None) -> NDArray[Any]:
-    """Planes (n, c, h, w) of a file of coding MODEL; faults as for codec.decode."""
+    """Planes (n, c, h, w) of a file of coding MODEL; faults as for codec.decode. Raises FormatError, UsageError."""
     deep = c.header.depth == 16
     planes = _decode_deep(c, model, how, faults) if deep else _decode_tiles(c, c.tiles, model, how, faults)
     return planes if c.alpha is None else _with_alpha(c, planes, how)
@@ -200,3 +215,11 @@ def _decode_tiles(
     if h.depth < 8 and planes.max() >= 2**h.depth:
         raise FormatError(f"sample {planes.max()} in a picture of depth {h.depth}")
     return planes
+
+
+def mark(planes: NDArray[Any], header: Header, area: Lost) -> None:
+    """Colour lost pixels of planes (n, c, h, w), in place; alpha is coded apart from them."""
+    most = 2**header.depth - 1
+    colours = (most, 0, most) if header.mode in ("RGB", "RGBA") else (most,)
+    for plane, value in enumerate(colours):
+        planes[area.first : area.last, plane, area.y : area.y + area.h, area.x : area.x + area.w] = value

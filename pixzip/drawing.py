@@ -1,7 +1,7 @@
 """A model's name → pictures drawn from it: samples, and completions of a picture whose upper part is known.
 
 Sub-pixels are drawn in the decoder's order from the exact integer rows that code a picture, each with a random number
-of its own (quantiles.py). Samples and completions as in figures 1, 7, 8 and 9 of van den Oord et al. 2016.
+of its own (coding/quantiles.py). Samples and completions as in figures 1, 7, 8 and 9 of van den Oord et al. 2016.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def test_gray_in_three_planes_costs_hardly_more_than_in_one() -> None:
 def test_lists_give_back_their_values(values: list[int]) -> None:
     shape = (1, 1, 1, len(values))
     planes = np.array(values, dtype=np.uint16).reshape(shape)
-    data = deep._encode(planes, False, [np.unique(planes).astype(np.int64)])
+    data = deep.encode_with(planes, False, [np.unique(planes).astype(np.int64)])
     assert data[0] == 1
     np.testing.assert_array_equal(decode_block(data, shape), planes)
 
@@ -148,7 +148,7 @@ def test_random_lists_give_back_their_values() -> None:
         random = np.random.default_rng(seed)
         values = np.unique(random.integers(0, 65536, 1 << seed)).astype(np.int64)
         planes = values.astype(np.uint16).reshape(1, 1, 1, -1)
-        assert (decode_block(deep._encode(planes, False, [values]), planes.shape) == planes).all()
+        assert (decode_block(deep.encode_with(planes, False, [values]), planes.shape) == planes).all()
 
 
 def test_logistic_table_is_the_nearest_integers() -> None:
@@ -229,7 +229,7 @@ def test_changed_streams_are_refused_or_give_other_samples_by_both_decoders() ->
         planes = samples(kind, shape, seed=2)
         for split in (True, False):
             high = high_of(planes) if split else None
-            data = deep._encode(planes, split, [np.unique(planes).astype(np.int64) if kind == "12 bits" else None])
+            data = deep.encode_with(planes, split, [np.unique(planes).astype(np.int64) if kind == "12 bits" else None])
             cases = [data[:i] + random.bytes(1) + data[i + 1 :] for i in range(len(data))]
             cases += [data[:i] for i in range(len(data))] + [
                 data + b"\0",
@@ -261,7 +261,7 @@ def test_listed_values_beyond_16_bits_are_refused() -> None:
 
 def test_high_byte_without_a_listed_value_is_refused() -> None:
     planes = samples("8 bits", (1, 1, 5, 5)) & np.uint16(0x7FFF)
-    data = deep._encode(planes, True, [np.unique(planes).astype(np.int64)])
+    data = deep.encode_with(planes, True, [np.unique(planes).astype(np.int64)])
     with pytest.raises(FormatError, match="no listed value"):
         decode_block(data, planes.shape, np.full(planes.shape, 255, dtype=np.uint8))
     with pytest.raises(Refused, match="high byte"):

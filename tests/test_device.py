@@ -57,7 +57,7 @@ def on_cpu(model: Model, planes: Pixels, rate: int, colours: int = 3) -> Any:
 
 
 def streams(model: Model, planes: Pixels, rate: int, lanes: int, colours: int = 3) -> Lanes:
-    return read_lanes(codec._lanes(*on_cpu(model, planes, rate, colours), len(planes), lanes, model), lanes)
+    return read_lanes(codec.block_payload(*on_cpu(model, planes, rate, colours), len(planes), lanes, model), lanes)
 
 
 def agree(
@@ -193,7 +193,7 @@ def test_a_damaged_block_fails_alone() -> None:
 @pytest.mark.parametrize("cut", [0, 1, 2])
 def test_lanes_cut_short_end_as_on_the_cpu(cut: int) -> None:
     model, planes = tiny_model(9), planes_of([(1, 9, 11)])[0]
-    whole = codec._lanes(*on_cpu(model, planes, 0), 1, 1, model)
+    whole = codec.block_payload(*on_cpu(model, planes, 0), 1, 1, model)
     words = np.frombuffer(whole[2:], dtype="<u4")[cut:]
     payload = bytes([len(words) & 127 | 128, len(words) >> 7]) + words.tobytes()
     block = [Block((1, 9, 11), 0)]

@@ -86,7 +86,7 @@ def test_planted_faults_are_found(check: Any, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(fuzz.Fault, match="calls whole"):
             check(damaged)
     with monkeypatch.context() as planted:
-        planted.setattr(api.pxz, "checksum", lambda *_: c.header.pixels_checksum)
+        planted.setattr(api.container, "checksum", lambda *_: c.header.pixels_checksum)
         planted.setattr("pixzip.coding.entropy.Lanes.check_finished", lambda self: None)
         with pytest.raises(fuzz.Fault, match="other pixels under a seed's checksum"):
             check(damaged)

@@ -90,7 +90,7 @@ def test_without_any_folder_kernels_are_compiled_each_time(folder: Path, tmp_pat
 
 def imported(path: Path, package: Path) -> set[Path]:
     """Modules of the package that a module imports when it is loaded."""
-    nodes = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ImportFrom)]
+    nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
     names = [f"{n.module}.{alias.name}" for n in nodes for alias in n.names if str(n.module).startswith(package.name)]
     places = {
         package.parent.joinpath(*name.split(".")[:cut]).with_suffix(".py") for name in names for cut in (-1, None)

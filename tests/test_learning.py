@@ -51,7 +51,7 @@ def agree(model: Model, pixels: Pixels, rate: int, engine: str = "float32", thre
     found = steps.intervals(model.network, engine, pixels, 3, threads=threads, rate=rate)
     if not np.array_equal(found, expected):
         return False
-    streams = read_lanes(codec._lanes(*expected, n, lanes, model), lanes)
+    streams = read_lanes(codec.block_payload(*expected, n, lanes, model), lanes)
     try:
         again = steps.decode_block(model.network, engine, streams, (n, h, w), 3, None, threads, None, rate)
     except FormatError:

@@ -223,7 +223,7 @@ def plain_and_compiled_agree(
     if not np.array_equal(plain, pipeline.intervals(compiled.network, engine, pixels, 3, threads=threads)):
         return False
     n, _, h, w = pixels.shape
-    lanes = read_lanes(codec._lanes(*plain, n, 3, model), 3)
+    lanes = read_lanes(codec.block_payload(*plain, n, 3, model), 3)
     try:
         return np.array_equal(steps.decode_block(compiled.network, engine, lanes, (n, h, w), 3, None, threads), pixels)
     except FormatError:

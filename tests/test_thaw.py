@@ -25,13 +25,14 @@ from pixzip.freezing.stack_thaw import thawed_stack  # noqa: E402
 from pixzip.freezing.tables import make_tables  # noqa: E402
 from pixzip.freezing.thaw import thawed, thawed_trunk  # noqa: E402
 from pixzip.model.file import Model, find_model, load_model, shipped_models  # noqa: E402
+from pixzip.model.multiscale import MultiScaleNetwork  # noqa: E402
 from pixzip.model.stack import StackNetwork  # noqa: E402
 from pixzip.nets.multiscale import MultiScaleConfig  # noqa: E402
 from pixzip.nets.network import build  # noqa: E402
 from pixzip.nets.pixelcnn import PixelCnnConfig  # noqa: E402
 from pixzip.nets.trunk import TrunkConfig, TrunkModel, prepare  # noqa: E402
 from pixzip.training.checkpoint import Run  # noqa: E402
-from pixzip.training.config import Config, TrainingSettings  # noqa: E402
+from pixzip.training.config import Config, TrainingSettings, from_tables, preset_tables  # noqa: E402
 from pixzip.training.start import begin_from  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -225,3 +226,19 @@ def test_weights_of_the_papers_networks_are_as_large_as_those_that_were_frozen()
         for name, p in network.named_parameters():
             if p.ndim > 1:
                 assert 0.3 < float(sizes[name].detach().norm() / p.detach().norm()) < 3, name
+
+
+def test_a_run_begins_with_a_model_of_the_papers_networks() -> None:
+    path = RESEARCH / "mnist-diagonal-1x32.safetensors"
+    model = thawed(load_model(path.read_bytes(), path.stem))
+    run = Run.new(from_tables(preset_tables("mnist-diagonal-1x32")), {})
+    begin_from(run, str(path))
+    weights = dict(model.named_parameters())
+    assert all(torch.equal(p, weights[name]) for name, p in run.network.named_parameters())
+
+
+def test_the_large_network_of_a_multi_scale_one_is_refused() -> None:
+    network = multiscale_model().network
+    assert isinstance(network, MultiScaleNetwork)
+    with pytest.raises(TrainingError, match="the large network of a Multi-Scale one"):
+        thawed_stack(network.large)

@@ -32,13 +32,13 @@ _Made = TypeVar("_Made")
 def encode_block(planes: NDArray[np.uint16], *, split: bool) -> bytes:
     """Code pictures (n, c, h, w) as one stream, c at most 8; split: their high bytes are known to the decoder."""
     found = [np.unique(planes[:, c]).astype(np.int64) for c in range(planes.shape[1])]
-    tried = [_encode(planes, split, [None] * len(found))]
+    tried = [encode_with(planes, split, [None] * len(found))]
     if any(len(values) <= _LONGEST_TRIED for values in found):
-        tried.append(_encode(planes, split, [v if len(v) <= _LONGEST_TRIED else None for v in found]))
+        tried.append(encode_with(planes, split, [v if len(v) <= _LONGEST_TRIED else None for v in found]))
     return min(tried, key=len)
 
 
-def _encode(planes: NDArray[np.uint16], split: bool, lists: Sequence[NDArray[np.int64] | None]) -> bytes:
+def encode_with(planes: NDArray[np.uint16], split: bool, lists: Sequence[NDArray[np.int64] | None]) -> bytes:
     """One stream; lists: of each plane its values in order, None: all of 16 bits."""
     room = planes.size + sum(_COUNT_SYMBOLS + _VALUE_SYMBOLS * len(v) for v in lists if v is not None)
     s = _stream(False, np.empty(room, dtype=np.uint32), np.empty(room, dtype=np.uint32))

@@ -86,7 +86,7 @@ def _restore_png(data: bytes, shape: tuple[int, int, int], colour: int, depth: i
 
 
 def write_webp(planes: NDArray[Any]) -> bytes:
-    """WebP knows no gray: one plane becomes red, green and blue."""
+    """Planes (1, 3 or 4, h, w) uint8 → a lossless, exact WebP; one plane as all three, for want of gray."""
     from PIL import Image
 
     pixels = np.stack([planes[0]] * 3, axis=2) if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))

@@ -276,7 +276,7 @@ def pack_rows(samples: NDArray[Any], depth: int) -> NDArray[np.uint8]:
     return packed
 
 
-def _passes(header: Header) -> Iterator[tuple[int, int, int, int]]:
+def passes(header: Header) -> Iterator[tuple[int, int, int, int]]:
     """(y0, x0, dy, dx) of each pass that has pixels."""
     for y0, x0, dy, dx in _ADAM7 if header.interlaced else ((0, 0, 1, 1),):
         if y0 < header.height and x0 < header.width:
@@ -288,7 +288,7 @@ def _deinterlace(header: Header, scanlines: NDArray[np.uint8]) -> NDArray[Any]:
     dtype = np.uint16 if header.depth == 16 else np.uint8
     planes = np.empty((header.channels, header.height, header.width), dtype=dtype)
     at = 0
-    for y0, x0, dy, dx in _passes(header):
+    for y0, x0, dy, dx in passes(header):
         h, w = -(-(header.height - y0) // dy), -(-(header.width - x0) // dx)
         row_bytes = header.row_bytes(w)
         block = scanlines[at : at + h * (1 + row_bytes)].reshape(h, 1 + row_bytes)
@@ -304,7 +304,7 @@ def _deinterlace(header: Header, scanlines: NDArray[np.uint8]) -> NDArray[Any]:
 def _inflate(header: Header, stream: bytes) -> NDArray[np.uint8]:
     """The zlib stream, which must hold exactly the bytes that the header calls for; no more are ever inflated."""
     expected = 0
-    for y0, x0, dy, dx in _passes(header):
+    for y0, x0, dy, dx in passes(header):
         expected += -(-(header.height - y0) // dy) * (1 + header.row_bytes(-(-(header.width - x0) // dx)))
     inflater = zlib.decompressobj()
     try:
@@ -384,13 +384,14 @@ def _unfilter_bytes(filters: NDArray[np.uint8], rows: NDArray[np.uint8]) -> NDAr
         row = bytearray(filtered.tobytes())
         for i in range(len(row)):
             a, c = (row[i - pixel_bytes], above[i - pixel_bytes]) if i >= pixel_bytes else (0, 0)
-            row[i] = (row[i] + _guess(kind, a, above[i], c)) & 255
+            row[i] = (row[i] + guess(kind, a, above[i], c)) & 255
         out += row
         above = bytes(row)
     return np.frombuffer(bytes(out), dtype=np.uint8).reshape(rows.shape)
 
 
-def _guess(kind: int, a: int, b: int, c: int) -> int:
+def guess(kind: int, a: int, b: int, c: int) -> int:
+    """What filter ``kind`` subtracts from a byte; a left of it, b above it, c above a."""
     if kind == PAETH:
         to_a, to_b, to_c = abs(b - c), abs(a - c), abs(a + b - 2 * c)
         return a if to_a <= to_b and to_a <= to_c else b if to_b <= to_c else c

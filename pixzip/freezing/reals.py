@@ -1,4 +1,7 @@
-"""Integers of a model file's products → the real values that they stand for."""
+"""Integers of a model file's products → the real values that they stand for, float64.
+
+x and out are exponents of a product's inputs and of its result.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,9 @@ def gates_of(arrays: Arrays, name: str, a: int) -> tuple[Tensor, Tensor, Tensor]
 
 
 def excess(weights: Tensor, new: Tensor) -> float:
-    """By how many powers of two weights are larger than those of a new network; 0 where all are 0."""
+    """By how many powers of two weights are larger than those of a new network, in the root mean square.
+
+    0 where all are 0.
+    """
     size = float(weights.square().mean())
     return math.log2(size / float(new.square().mean())) / 2 if size else 0.0

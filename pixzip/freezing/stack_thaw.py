@@ -1,7 +1,8 @@
-"""The integers of one of the paper's networks → the float network that they stand for: thaw.py's second half.
+"""The integers of one of the paper's networks → the float network that they stand for, for further training.
 
-What the integers do not show is chosen as there: the scale of the residual stream, and those of the maps between the
-three products of a PixelCNN's layer and of the head, so that weights are as large as a new network's.
+As thaw.py does for a trunk. What the integers do not show is the scale of the residual stream, and those of the maps
+between the three products of a PixelCNN's layer and of the head. They are chosen so that, compared with a new
+network's, weights on both sides are equally large.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _SIZES = ("pictures", "frame", "layers", "h", "head", "residual", "skip")
 def thawed_stack(network: StackNetwork) -> tuple[Stack, dict[str, int]]:
     """The float network and the exponents of its activations (pixzip.freezing.stack_integers).
 
-    Frozen with them it has its integers again. Raises TrainingError for a network that is part of a Multi-Scale one.
+    Frozen with them it has the same values again, some outputs' perhaps on a finer grid. Raises TrainingError for the
+    large network of a Multi-Scale one.
     """
     if network.conditioning:
         raise TrainingError("the large network of a Multi-Scale one cannot be trained further on its own")

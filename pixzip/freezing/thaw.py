@@ -1,9 +1,10 @@
 """A model file's integers → the float network that they stand for, so that training goes on from it.
 
-The inverse of freeze.py, but for two scales that the integers do not show: a residual stream twice as large, written by
-weights twice as large and read by weights half as large, has the same integers, and so has a hidden layer between its
-two products. They are chosen so that, compared with a new network's, the weights on both sides are equally
-large; without a Row LSTM layer the stream is as large as a new network's.
+Those of a trunk here, those of the paper's networks in stack_thaw.py. The inverse of freeze.py, but for two scales that
+the integers do not show: a residual stream twice as large, written by weights twice as large and read by weights half
+as large, has the same integers, and so has a hidden layer between its two products. They are chosen so that, compared
+with a new network's, the weights on both sides are equally large; without a Row LSTM layer the stream is as large as a
+new network's.
 """
 
 from __future__ import annotations

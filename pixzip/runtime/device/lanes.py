@@ -1,4 +1,4 @@
-"""Lanes on a device: the coder's states, and whose turn it is (entropy.take, docs/format.md).
+"""Lanes on a device: the coder's states, and whose turn it is (coding.entropy.take, docs/format.md).
 
 In a step, colour after colour, a lane's symbols stand in the order of their rows y * n + picture, every K-th of which
 is the lane's. So they come in rounds: in each, every lane has one symbol at most, and all lanes go on together.
