@@ -121,8 +121,10 @@ def test_only_the_learning_half_and_the_device_need_torch() -> None:
 def places() -> dict[str, str]:
     """Documents and sources, by where they are."""
     paths = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    paths += [path for folder in (ROOT / "tests", ROOT / "bench", PACKAGE) for path in folder.rglob("*.py")]
-    return {str(path): path.read_text(encoding="utf-8") for path in paths if path != Path(__file__)}
+    paths += [path for folder in (ROOT / "tests", ROOT / "bench") for path in folder.rglob("*.py")]
+    found = {path.relative_to(ROOT).as_posix(): path for path in paths if path != Path(__file__)}
+    found |= {f"pixzip/{path.relative_to(PACKAGE).as_posix()}": path for path in PACKAGE.rglob("*.py")}
+    return {place: path.read_text(encoding="utf-8") for place, path in found.items()}
 
 
 def dangling(text: str) -> set[str]:
@@ -140,7 +142,7 @@ NO_MODULES = {"pixzip.no_such_name", "pixzip.magic", "pixzip.train"}
 def is_there(name: str) -> bool:
     """Whether a dotted name is a module, or begins with one, or is a public name."""
     words = name.split(".")
-    if words[1] in dir(pixzip) or words[1].startswith("__") or words[1] in ("png", "pxz", "toml"):
+    if words[1] in dir(pixzip) or words[1].startswith("__") or words[1:] in (["png"], ["toml"]):
         return True
     if not (PACKAGE / words[1]).is_dir():
         return (PACKAGE / f"{words[1]}.py").is_file()
