@@ -158,4 +158,4 @@ def test_a_name_that_is_gone_is_found() -> None:
     text = (
         "`pixzip/stack_model.py`, pixzip/coding/entropy.py, pixzip.entropy.take, pixzip.coding.frame, pixzip.coding.png"
     )
-    assert dangling(text) == {"pixzip/stack_model.py", "pixzip.entropy.take", "pixzip.pxz.png"}
+    assert dangling(text) == {"pixzip/stack_model.py", "pixzip.entropy.take", "pixzip.coding.png"}
