@@ -192,3 +192,16 @@ def test_gradients_of_taps_are_added_where_they_came_from(offsets: tuple[int, ..
     torch.testing.assert_close(reference, expected)
     fused.add_taps(wrong := into.to(dtype), 13, grad.to(dtype), offsets)
     assert (wrong.double() - expected).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_is_added_to_sums_in_float32(dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(3)
+    a, b, sums = (torch.randn(s, generator=g) for s in ((70, 9), (70, 5), (9, 5)))
+    a, b = a.to(dtype), b.to(dtype)
+    wanted = sums.double() + a.double().t() @ b.double()
+    fused.add_product(sums, a, b)
+    near = 1e-5 if dtype is torch.float32 else 2**-7
+    torch.testing.assert_close(sums.double(), wanted, rtol=near, atol=8 * near)
+    fused.add_product(sums, a, b)  # again: it is added, not put there
+    assert (sums.double() - wanted).abs().max() > 1

@@ -111,7 +111,7 @@ def test_layers_equal_loops_written_from_the_equations() -> None:
     lstm = [rng.normal(size=s) * 0.3 for s in ((16, 24), (18, 24), (24,))]
     as_tensors = [[torch.from_numpy(p).float() for p in group] for group in (conv, lstm)]
     got_conv = m.unpack(ConvBlock.apply(flat, *as_tensors[0], m)).numpy()
-    got_lstm = m.unpack(RowLstm.apply(flat, *as_tensors[1], m)).numpy()
+    got_lstm = m.unpack(RowLstm.apply(flat, *as_tensors[1], m)[0]).numpy()
     for i in range(2):
         np.testing.assert_allclose(got_conv[i], naive_conv(x[i], *conv), atol=1e-5)
         np.testing.assert_allclose(got_lstm[i], naive_row_lstm(x[i], *lstm), atol=1e-5)
@@ -140,11 +140,44 @@ def gradients_of_layers(chunk: int, dtype: torch.dtype) -> list[torch.Tensor]:
         maps, weights = random(2, 9, 6, sizes), random(2, 9, 6, 6 if layer is RowLstm else 8)
         x = m.pack(maps.detach(), dtype).requires_grad_()
         out = layer.apply(x, *parameters, m)
+        out = out[0] if layer is RowLstm else out
         (m.unpack(out).float() * weights.detach()).sum().backward()
         assert x.grad is not None
         found += [m.unpack(out).detach(), m.unpack(x.grad)]
         found += [p.grad for p in parameters if p.grad is not None]
     return [t.float() for t in found]
+
+
+def row_lstm_gradient(*, of_states: bool, of_stream: bool) -> torch.Tensor:
+    """Gradient of the stream that a Row LSTM layer reads, from that of its states, of what it hands on, or both."""
+    g = torch.Generator().manual_seed(6)
+    m = FlatMap(2, 9, 6, chunk=20)
+    weights = [torch.randn(s, generator=g) for s in ((16, 24), (18, 24), (24,))]
+    x = m.pack(torch.randn(2, 9, 6, 8, generator=g), torch.float32).requires_grad_()
+    h, on = RowLstm.apply(x, *weights, m)
+    assert torch.equal(on, x)
+    states, stream = torch.randn(2, 9, 6, 6, generator=g), torch.randn(2, 9, 6, 8, generator=g)
+    ((m.unpack(h) * states).sum() * of_states + (m.unpack(on) * stream).sum() * of_stream).backward()
+    assert x.grad is not None
+    return m.unpack(x.grad)
+
+
+def test_a_row_lstm_adds_its_gradient_to_that_of_the_stream_it_hands_on() -> None:
+    states = row_lstm_gradient(of_states=True, of_stream=False)
+    stream = row_lstm_gradient(of_states=False, of_stream=True)
+    both = row_lstm_gradient(of_states=True, of_stream=True)
+    torch.testing.assert_close(both, states + stream)
+    assert states.abs().max() > 0.1 and stream.abs().max() > 0.1
+
+
+def test_the_gradient_of_unpack_in_one_pass() -> None:
+    m = FlatMap(2, 3, 4)
+    matrix = m.pack(torch.randn(2, 3, 4, 5), torch.float32).requires_grad_()
+    rows = torch.randn(24, 5)
+    (m.unpack(matrix).reshape(-1, 5) * rows).sum().backward()
+    assert matrix.grad is not None
+    assert torch.equal(m.packed(rows, 1.0), matrix.grad)
+    assert torch.equal(m.packed(rows, 0.5), matrix.grad / 2)
 
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 6e-2)])

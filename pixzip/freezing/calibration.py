@@ -30,7 +30,7 @@ def observe(model: TrunkModel, inputs: Tensor, errors: Tensor) -> dict[str, Tens
                 seen[f"block.{i}.h"] = torch.relu(taps @ p["w1"] + p["b1"])
                 x = ConvBlock.apply(x, p["w1"], p["b1"], p["w2"], p["b2"], m)
             else:
-                state = RowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m)
+                state, x = RowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m)
                 x = Linear.apply(x, state, p["w_up"], p["b_up"], m)
             largest = torch.maximum(largest, x.abs().max())
         seen["stream"], seen["feature"] = largest, m.unpack(x).reshape(-1, x.shape[1])

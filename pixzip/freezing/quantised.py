@@ -207,12 +207,12 @@ class GateIntegers:
 
 
 class QuantisedRowLstm(RowLstm):
-    """RowLstm on integers and tables; the result is h / 2^7, float32."""
+    """RowLstm on integers and tables; the results are h / 2^7, float32, and x."""
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, x: Tensor, w_is: Tensor, w_ss: Tensor, b: Tensor, m: FlatMap, e: LstmExponents, tables: Tables
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """As RowLstm.forward, with exponents and tables."""
         k = w_ss.shape[1] // 4
         q = GateIntegers.of(w_is, w_ss, b, e.a)
@@ -236,12 +236,12 @@ class QuantisedRowLstm(RowLstm):
         real = (a.to(GRADIENT) * 2.0**-e.a, h.to(GRADIENT) * 2.0**-STATE, gates, cells.float().mul_(2.0**-GATE))
         ctx.save_for_backward(*real, real_weights(q.w_is, q.is_exponent), real_weights(q.w_ss, q.ss_exponent))
         ctx.m = m
-        return h.float().mul_(2.0**-STATE)
+        return h.float().mul_(2.0**-STATE), x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, beside: Tensor) -> tuple[Tensor | None, ...]:
         """Straight through."""
-        dx, *rest = RowLstm.backward(ctx, grad.to(GRADIENT))
+        dx, *rest = RowLstm.backward(ctx, grad.to(GRADIENT), beside.to(GRADIENT))
         return (None if dx is None else dx.float(), *rest, None, None)
 
 
@@ -369,7 +369,7 @@ def after_block(model: TrunkModel, i: int, x: Tensor, m: FlatMap, e: Exponents, 
     (_, p), eb = model.block_parts()[i], e.blocks[i]
     if isinstance(eb, ConvExponents):
         return QuantisedConvBlock.apply(x, p["w1"], p["b1"], p["w2"], p["b2"], m, eb, e.stream)
-    h = QuantisedRowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m, eb, tables)
+    h, x = QuantisedRowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m, eb, tables)
     return QuantisedLinear.apply(x, h, p["w_up"], p["b_up"], m, STATE, e.stream)
 
 

@@ -180,6 +180,14 @@ def _add_columns(part: Raw, sums: Real) -> None:
 
 
 @_fast
+def _add(part: Raw, sums: Real) -> None:
+    m, k = part.shape
+    for p in range(m):
+        for j in range(k):
+            sums[p, j] += load(part[p, j])
+
+
+@_fast
 def _add_bias(out: Raw, bias: Real) -> None:
     m, k = out.shape
     for p in range(m):
@@ -534,6 +542,16 @@ def add_columns(part: Tensor, sums: Tensor) -> None:
         _add_columns(raw(part), sums.numpy())
     else:
         sums += part.sum(0, dtype=torch.float32)
+
+
+def add_product(sums: Tensor, a: Tensor, b: Tensor) -> None:
+    """sums (i, j) float32 += aᵀ b, in place; a (m, i), b (m, j)."""
+    if a.dtype is sums.dtype:
+        sums.addmm_(a.t(), b)
+    elif is_fused(a):
+        _add(raw(a.t() @ b), sums.numpy())
+    else:
+        sums += a.t() @ b
 
 
 def add_bias(out: Tensor, bias: Tensor, base: Tensor | None) -> None:

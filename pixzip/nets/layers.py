@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from pixzip.nets.flat_map import FlatMap
-from pixzip.nets.fused import add_bias, add_columns, add_taps, lstm_rows, lstm_rows_gradient, rectify, rectify_gradient
+from pixzip.nets.fused import (
+    add_bias,
+    add_columns,
+    add_product,
+    add_taps,
+    lstm_rows,
+    lstm_rows_gradient,
+    rectify,
+    rectify_gradient,
+)
 
 #: (dy, dx) taps of a masked convolution on features (mask B, cut to slope 2): own position last.
 CONV_TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
@@ -79,20 +88,25 @@ class ConvBlock(torch.autograd.Function):
             d_out = grad[lo:hi]
             add_columns(d_out, db2)
             rectify_gradient(torch.mm(d_out, w2c.t(), out=d_hidden[lo:hi]), hidden[lo:hi], db1)
-            dw2 += hidden[lo:hi].t() @ d_out  # now that it has been read in order: transposed it is read by columns
+            # hidden has been read in order before: transposed it is read by columns
+            add_product(dw2, hidden[lo:hi], d_out)
             after = gather_taps(m, d_hidden, _AFTER, lo, hi)
-            dw1 += x[lo:hi].t() @ after
+            add_product(dw1, x[lo:hi], after)
             torch.addmm(d_out, after, back, out=dx[lo:hi])
         m.zero_columns(dx)
         return dx, dw1.view(t, len(CONV_TAPS), k).transpose(0, 1).reshape(w1c.shape), db1, dw2, db2, None
 
 
 class RowLstm(torch.autograd.Function):
-    """Hidden states of a Row LSTM layer (paper, section 3.1 and equation 3); gates in the order o, f, i, g."""
+    """Hidden states of a Row LSTM layer (paper, section 3.1 and equation 3); gates in the order o, f, i, g.
+
+    It hands on the stream that it reads: so what is added to it later gives its gradient back through here, where that
+    of the layer is added in the same pass.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w_is: Tensor, w_ss: Tensor, b: Tensor, m: FlatMap) -> Tensor:
-        """x (size, t); w_is (2t, 4k); w_ss (3k, 4k); returns h (size, k), zero before the first row."""
+    def forward(ctx: Any, x: Tensor, w_is: Tensor, w_ss: Tensor, b: Tensor, m: FlatMap) -> tuple[Tensor, Tensor]:
+        """x (size, t); w_is (2t, 4k); w_ss (3k, 4k); returns h (size, k), zero before the first row, and x."""
         k = w_ss.shape[1] // 4
         w_is_c, w_ss_c, b = w_is.to(x.dtype), w_ss.to(x.dtype), b.detach()
         gates = m.empty(4 * k, x.dtype, x.device)
@@ -108,16 +122,16 @@ class RowLstm(torch.autograd.Function):
                 row(pre, y, lo)
         ctx.save_for_backward(x, h, gates, cells, w_is_c, w_ss_c)
         ctx.m = m
-        return h
+        return h, x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, beside: Tensor) -> tuple[Tensor | None, ...]:
         """Back-propagation through the rows; what is no recurrence in products of several rows."""
         x, h, gates, cells, w_is_c, w_ss_c = ctx.saved_tensors
         m: FlatMap = ctx.m
         k = h.shape[1]
         dh = grad.clone()
-        dx = torch.empty_like(x)
+        dx = beside.clone()
         dc, dw_is, dw_ss, db = zeros(x.device, (m.row, k), w_is_c.shape, w_ss_c.shape, (4 * k,))
         row = lstm_rows_gradient(gates, m.w, cells, dh, dc, db)
         for first, last in reversed(list(m.row_groups())):
@@ -127,9 +141,8 @@ class RowLstm(torch.autograd.Function):
                 row(d_gates, y, lo)
                 scatter_taps(m, d_gates @ w_ss_c.t(), SS_TAPS, lo, dh)
             lo, hi = m.guard + first * m.row, m.guard + last * m.row
-            dw_ss += gather_taps(m, h, SS_TAPS, lo, hi).t() @ several
-            dw_is += gather_taps(m, x, IS_TAPS, lo, hi).t() @ several
-            dx[lo:hi].zero_()  # what went to lo - 1 was a zero column
+            add_product(dw_ss, gather_taps(m, h, SS_TAPS, lo, hi), several)
+            add_product(dw_is, gather_taps(m, x, IS_TAPS, lo, hi), several)
             scatter_taps(m, several @ w_is_c.t(), IS_TAPS, lo, dx)
         m.zero_columns(dx)
         return dx, dw_is, dw_ss, db, None
@@ -160,7 +173,7 @@ class Linear(torch.autograd.Function):
         dx = m.empty(x.shape[1], x.dtype, x.device) if need_x else None
         dw, db = zeros(x.device, w_c.shape, (w_c.shape[1],))
         for lo, hi in m.chunks():
-            dw += x[lo:hi].t() @ grad[lo:hi]
+            add_product(dw, x[lo:hi], grad[lo:hi])
             add_columns(grad[lo:hi], db)
             if dx is not None:
                 torch.mm(grad[lo:hi], w_c.t(), out=dx[lo:hi])

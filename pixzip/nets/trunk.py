@@ -20,7 +20,7 @@ from pixzip.coding.frame import INPUTS, picture_errors, row_inputs
 from pixzip.errors import TrainingError
 from pixzip.model.file import MAX_BLOCKS, MAX_WIDTH
 from pixzip.nets.flat_map import FlatMap
-from pixzip.nets.fused import rectify, rectify_gradient, softmax_nats
+from pixzip.nets.fused import add_product, rectify, rectify_gradient, softmax_nats
 from pixzip.nets.layers import ConvBlock, Linear, RowLstm, zeros
 
 INPUT_SCALE = 1 / 32
@@ -109,13 +109,13 @@ class HeadLosses(torch.autograd.Function):
     """Sums over positions of -log softmax at the true symbols, by colour; gradients are made in the forward pass."""
 
     @staticmethod
-    def forward(ctx, x, phi, symbols, wanted, *parameters):  # type: ignore[no-untyped-def]
-        """x (m, t); phi (m, j), of which colour c sees the first columns; symbols (m, 3); returns (3,) float64.
-
-        wanted: whether gradients are.
+    def forward(ctx, stream, m, phi, symbols, wanted, *parameters):  # type: ignore[no-untyped-def]
+        """stream (size, t), a matrix of the FlatMap m; of its positions phi (n * h * w, j), of which colour c sees the
+        first columns, and symbols (n * h * w, 3); returns (3,) float64. wanted: whether gradients are.
 
         Parameters of R, of G, of B: w (t, h); p (columns seen, h); b (h,); v (h, 256); c (256,).
         """
+        x = m.unpack(stream).reshape(-1, stream.shape[1])
         dtype, heads = x.dtype, [parameters[i : i + 5] for i in range(0, len(parameters), 5)]
         seen = [phi[:, : p.shape[0]].contiguous() for _, p, *_ in heads]
         cast = [tuple(q.detach() if q.ndim == 1 else q.to(dtype) for q in head) for head in heads]
@@ -136,23 +136,24 @@ class HeadLosses(torch.autograd.Function):
                 totals[colour] += nats
                 if not wanted:
                     continue
-                dv += hidden.t() @ d_logits
+                add_product(dv, hidden, d_logits)
                 d_hidden = rectify_gradient(d_logits @ v.t(), hidden, db)
-                dw += x_s.t() @ d_hidden
+                add_product(dw, x_s, d_hidden)
                 if colour:
-                    dp += seen[colour][s].t() @ d_hidden
+                    add_product(dp, seen[colour][s], d_hidden)
                     dx_s.addmm_(d_hidden, w.t())
                 else:
                     torch.mm(d_hidden, w.t(), out=dx_s)
         ctx.save_for_backward(dx, *(q for head in grads for q in head))
+        ctx.m = m
         return totals
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         """Scale the gradients made in the forward pass, which are those of the sum. Raises ValueError for another."""
         weight = _only(grad)
-        dx, *grads = (g * weight for g in ctx.saved_tensors)
-        return dx, None, None, None, *grads
+        dx, *grads = ctx.saved_tensors
+        return ctx.m.packed(dx, weight), None, None, None, None, *(g * weight for g in grads)
 
 
 def _only(weights: Tensor) -> float:
@@ -221,7 +222,7 @@ class TrunkModel(nn.Module):
         """The stream after one block."""
         if kind == "c":
             return ConvBlock.apply(x, p["w1"], p["b1"], p["w2"], p["b2"], m)
-        state = RowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m)
+        state, x = RowLstm.apply(x, p["w_is"], p["w_ss"], p["b"], m)
         return Linear.apply(x, state, p["w_up"], p["b_up"], m)
 
     def stream(self, inputs: Tensor, m: FlatMap, dtype: torch.dtype) -> Tensor:
@@ -251,12 +252,12 @@ class TrunkModel(nn.Module):
         device = self.w_in.device
         inputs, errors = inputs.to(device), errors.to(device)
         m = FlatMap(n, h, w) if device.type == "cpu" else FlatMap(n, h, w, _DEVICE_CHUNK)
-        stream = m.unpack(self.stream(inputs, m, dtype)).reshape(-1, self.config.channels)
+        stream = self.stream(inputs, m, dtype)
         e = errors.reshape(-1, 3).long()
         symbols = e & 255
         known = e.clamp(-128, 127) + 128
         basis = self.basis.to(dtype)
         phi = torch.cat([basis[known[:, 0]], basis[known[:, 1]]], dim=1)
         parameters = [p[name] for p in self.head_parts() for name in ("w", "p", "b", "v", "c")]
-        nats = HeadLosses.apply(stream, phi, symbols, torch.is_grad_enabled(), *parameters)
+        nats = HeadLosses.apply(stream, m, phi, symbols, torch.is_grad_enabled(), *parameters)
         return nats[0], nats[1], nats[2]
