@@ -90,15 +90,28 @@ def complete(
     picture: an array (h, w, 3) or (h, w) of uint8, (h, w) bool for a model of binary pictures, or a Picture; the result
     is (count, h, w, 3) or (count, h, w) of the same type. A model of colour pictures completes gray ones too. Other
     arguments and errors as for sample; UsageError for a cut outside the picture and for pictures of another kind than
-    the model codes.
+    the model codes. A Multi-Scale model draws the small picture first, from those of its own pixels that are known, and
+    then the others from it and from what is known before them: not from the whole of what is known at once.
     """
     how = _how(count, seed, temperature, threads, engine, max_work, progress)
     found = find_model(model)
     known = picture if isinstance(picture, Picture) else from_array(picture)
     _check_kind(found, known)
-    cut = known.height // 2 if from_row is None else integer("from_row", from_row, 0, known.height - 1)
+    cut = first_drawn(known.height, from_row)
     _check_sizes(how.count, known.height, known.width, max_pixels)
     return _draw(found, known.planes[:, :cut], known.height, how)
+
+
+def first_drawn(height: int, from_row: int | None) -> int:
+    """The first row that complete draws of a picture of so many. Raises UsageError for one outside the picture."""
+    return height // 2 if from_row is None else integer("from_row", from_row, 0, height - 1)
+
+
+def occluded(picture: NDArray[Any], cut: int) -> NDArray[Any]:
+    """A picture (h, w) or (h, w, 3), black from row ``cut`` on: what complete is told."""
+    out = picture.copy()
+    out[cut:] = 0
+    return out
 
 
 def trained_size(model: Model) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,16 @@ import pytest
 
 pytest.importorskip("torch")
 
-from pixzip.errors import TrainingError
+from tiny_stack import stack_parts
+
+from pixzip.errors import ModelError, TrainingError
+from pixzip.model import multiscale, stack
 from pixzip.model.file import find_model
 from pixzip.nets import growth
+from pixzip.nets.multiscale import MultiScaleConfig
 from pixzip.nets.network import NETWORKS
+from pixzip.nets.pixelcnn import PixelCnnConfig
+from pixzip.nets.row_lstm import RowLstmConfig
 from pixzip.nets.trunk import TrunkConfig
 from pixzip.training import config as module
 from pixzip.training.config import (
@@ -31,6 +38,9 @@ from pixzip.training.config import (
     to_toml,
 )
 from pixzip.training.schedule import rate_at
+
+ROW_LSTM = {"architecture": "row_lstm", "layers": 1, "h": 8, "head": 8}
+MULTISCALE = {"architecture": "multiscale", "small": ROW_LSTM, "large": ROW_LSTM}
 
 
 @pytest.mark.parametrize("name", presets())
@@ -59,12 +69,66 @@ def test_the_default_preset_makes_a_model_like_the_shipped_one() -> None:
         ({"training": {"steps": True}}, "training.steps is True, must be int"),
         ({"data": {"scales": [1, "2"]}}, "data.scales is '2', must be int"),
         ({"training": 5}, "training is 5, must be a table"),
-        ({"model": {"channels": 20}}, "channels 20: must be a multiple of 8"),
+        ({"model": {"channels": 20}}, r"model\.channels 20: must be a multiple of 8"),
+        ({"model": {"architecture": ["trunk"]}}, r"model\.architecture is \['trunk'\], must be str"),
+        ({"model": {"architecture": "multiscale"}}, r"model\.small is missing"),
+        ({"model": MULTISCALE | {"factor": 3}}, r"model\.factor 3: must be one of 2, 4, 8, 16"),
+        (
+            {"model": MULTISCALE | {"large": ROW_LSTM | {"layers": 0}}},
+            r"model\.large\.layers 0: must be a whole number",
+        ),
+        ({"model": MULTISCALE | {"large": {"architecture": "trunk"}}}, r"model\.large TrunkConfig: must be a pixelcnn"),
+        ({"model": MULTISCALE | {"small": 3}}, r"model\.small 3: must be a pixelcnn"),
     ],
 )
 def test_mistakes_are_named_with_the_nearest_key(tables: module.Tables, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         from_tables(tables)
+
+
+def test_settings_reach_the_networks_inside_a_network() -> None:
+    tables = {"model": MULTISCALE}
+    config = from_tables(overridden(tables, ["model.large.h=16", "model.factor=4"])).model
+    assert (config.small.h, config.large.h, config.factor) == (8, 16, 4)
+    assert MULTISCALE["large"] == ROW_LSTM  # what was given stays
+    other = from_tables(overridden(tables, ["model.small.architecture=pixelcnn", "model.small.layers=3"])).model
+    assert isinstance(other.small, PixelCnnConfig) and other.small.h == PixelCnnConfig().h
+    with pytest.raises(TrainingError, match="model has no key larg; the nearest is large"):
+        from_tables(overridden(tables, ["model.larg.h=16"]))
+    with pytest.raises(TrainingError, match=r"model\.factor is 2, must be a table"):
+        overridden({"model": MULTISCALE | {"factor": 2}}, ["model.factor.h=16"])
+
+
+def is_refused(make: Callable[[], object]) -> bool:
+    """Whether making it ends in one of our errors."""
+    try:
+        make()
+    except (TrainingError, ModelError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("pictures", stack.PLANES)
+@pytest.mark.parametrize("size", ["layers", "h", "head"])
+def test_what_can_be_trained_a_model_file_can_hold(pictures: str, size: str) -> None:
+    allowed = []
+    for value in (0, 1, 2, 3, 64, 65, 1024, 1025, 4096, 4097):
+        sizes = {"pictures": pictures, "layers": 1, "h": 8, "head": 8, size: value}
+        table = sizes | {"architecture": "row_lstm", "frame": "raw", "residual": True, "skip": False, "shifts": {}}
+        refused = is_refused(lambda sizes=sizes: RowLstmConfig(**sizes))
+        assert refused == is_refused(lambda table=table: stack.sizes_of(table))
+        allowed += [] if refused else [value]
+    assert max(allowed) == {"layers": 64, "h": 1024, "head": 4096}[size]
+
+
+def test_what_can_be_trained_of_multiscale_a_model_file_can_hold() -> None:
+    part = RowLstmConfig(layers=1, h=8, head=8)
+    table = stack_parts("row_lstm")[0]
+    for factor, features in ((2, 0), (2, 1), (2, 1024), (2, 1025), (3, 8), (16, 8), (32, 8)):
+        sizes = {"factor": factor, "features": features}
+        refused = is_refused(lambda sizes=sizes: MultiScaleConfig(part, part, **sizes))
+        assert refused == is_refused(lambda sizes=sizes: multiscale._sizes(sizes | {"small": table, "large": table}))
+        assert refused == (factor not in (2, 16) or features not in (1, 8, 1024))
 
 
 def test_integers_pass_for_floats() -> None:
@@ -75,7 +139,7 @@ def test_settings_on_the_command_line_change_single_values() -> None:
     tables = overridden(preset_tables("small"), ["training.rate=1e-3", "model.blocks=lcl", "data.scales=[1, 2]"])
     config = from_tables(tables)
     assert (config.training.rate, config.model.blocks, config.data.scales) == (1e-3, "lcl", (1, 2))
-    for wrong in ("rate=1", "training.rate", ".x=1", "training.=1"):
+    for wrong in ("rate=1", "training.rate", ".x=1", "training.=1", "model..h=1"):
         with pytest.raises(TrainingError, match="must be like "):
             overridden({}, [wrong])
     with pytest.raises(TrainingError, match="training has no key rte; the nearest is rate"):

@@ -105,13 +105,37 @@ def test_binary_pictures_are_written_with_one_bit(run: Run, tmp_path: Path, out:
     assert np.array_equal(pixels_in(again)[:2], pixels_in(out)[:2])
 
 
-def test_complete_puts_the_original_before_the_completions(run: Run, model: Path, photo: Path, out: Path) -> None:
+def test_completions_stand_between_what_is_kept_and_the_original(run: Run, model: Path, photo: Path, out: Path) -> None:
     before = photo.read_bytes()
     assert run("complete", model, photo, "-o", out, "--count", 2, "--seed", 4) == Result(0, b"", "")
     original = pixels_in(photo)
     made = pixzip.complete(model, original, 2, 4, 4)
-    assert np.array_equal(pixels_in(out), grid([original, *made], 3))
+    kept = np.concatenate([original[:4], np.zeros_like(original[4:])])
+    assert np.array_equal(pixels_in(out), grid([kept, *made, original], 4))
     assert photo.read_bytes() == before
+
+
+def test_several_pictures_make_a_row_each(run: Run, model: Path, photo: Path, out: Path) -> None:
+    other = photo.with_name("other.png")
+    Image.fromarray(pixels_in(photo)[::-1]).save(other)
+    assert run("complete", model, photo, other, "-o", out, "--count", 2).code == 0
+    rows = []
+    for picture in (photo, other):
+        assert run("complete", model, picture, "-o", out, "--force", "--count", 2).code == 0
+        rows.append(pixels_in(out))
+    assert run("complete", model, photo, other, "-o", out, "--force", "--count", 2).code == 0
+    height = len(rows[0])
+    found = pixels_in(out)
+    assert np.array_equal(found[:height], rows[0]) and np.array_equal(found[height + GAP_PX :], rows[1])
+
+
+def test_pictures_of_other_sizes_and_modes_are_refused(run: Run, model: Path, photo: Path, out: Path) -> None:
+    other = photo.with_name("other.png")
+    for wrong in (Image.fromarray(pixels_in(photo)[:-1]), Image.open(photo).convert("L")):
+        wrong.save(other)
+        failed = run("complete", model, photo, other, "-o", out)
+        assert_fails(failed, 2, "other.png", "another size or mode than the first")
+        assert contents(out.parent) == {}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +157,8 @@ def test_standard_streams_carry_the_picture_and_the_grid(
     assert (done.code, done.err) == (0, "")
     original = pixels_in(photo)
     with Image.open(io.BytesIO(done.out)) as image:
-        assert np.array_equal(np.asarray(image), grid([original, pixzip.complete(model, original)[0]], 2))
+        kept = np.concatenate([original[:4], np.zeros_like(original[4:])])
+        assert np.array_equal(np.asarray(image), grid([kept, pixzip.complete(model, original)[0], original], 3))
     drawn = run("sample", model, "-o", "-", "--count", 1, *SAMPLE)
     with Image.open(io.BytesIO(drawn.out)) as image:
         assert np.array_equal(np.asarray(image), pixzip.sample(model, 1, (5, 4))[0])
@@ -143,7 +168,7 @@ def test_a_gray_picture_is_completed_by_a_model_of_colour_pictures(run: Run, mod
     gray = out.parent.with_name("gray.png")
     gray.write_bytes(png_bytes(model_picture(9, 8)[:, :, 0]))
     assert run("complete", model, gray, "-o", out).code == 0
-    assert pixels_in(out).shape == (9, 4 * 8 + 3 * GAP_PX)
+    assert pixels_in(out).shape == (9, 5 * 8 + 4 * GAP_PX)
 
 
 def test_the_suffix_names_the_format(run: Run, model: Path, out: Path) -> None:

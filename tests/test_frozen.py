@@ -194,19 +194,40 @@ def test_coding_needs_no_torch(architecture: str, monkeypatch: pytest.MonkeyPatc
     assert np.array_equal(again, pixels)
 
 
-@pytest.mark.skipif(not HAS_INT8, reason="no instructions for it")
-def test_the_papers_widest_layers_agree_on_both_engines() -> None:
-    """h = 512 with weights at their limits: the input-to-state sums pass 2^24."""
-    network = stack_model("row_lstm", 9, pictures="gray", layers=1, h=512, head=8).network
-    arrays = dict(network.arrays)
-    weight = np.where(arrays["layer.0.is.weight"] > 0, 127, -127).astype(np.int8)
-    arrays["layer.0.is.weight"] = weight
-    arrays["layer.0.is.left"] = np.zeros(2048, dtype=np.int8)
-    assert 127 * 127 * weight.shape[1] > 1 << 24
-    wide = StackNetwork(**copied(network, arrays))
-    pixels = pixels_for("gray", (1, 3, 4))
-    assert np.array_equal(by_rows(wide, pixels), by_rows(wide, pixels, "int8"))
-    assert np.array_equal(by_rows(wide, pixels), by_steps(wide, pixels))
+def wide_model(h: int) -> Model:
+    """A Row LSTM of one layer whose input-to-state sums pass 2^24 and count to the last unit.
+
+    All but 2 features of its input are 127 or -127 whatever the picture, all weights of those 127 or -127 of the same
+    signs; the gates' biases take off what they add up to, and the shifts behind them are such that a unit is felt.
+    """
+    config, arrays = stack_parts("row_lstm", 9, pictures="gray", layers=1, h=h, head=8)
+    random = np.random.default_rng(h)
+    sign = random.choice([-1, 1], 2 * h)
+    fixed = np.arange(2 * h) >= 2
+    arrays["first.weight"][fixed], arrays["first.shift"][fixed] = 0, 0
+    arrays["first.bias"][fixed] = 32767 * sign[fixed]
+    weight = random.integers(-1, 2, (4 * h, 2, 2 * h))
+    weight[:, :, fixed] = 127 * sign[fixed]
+    arrays["layer.0.is.weight"] = weight.reshape(4 * h, 4 * h).astype(np.int8)
+    arrays["layer.0.is.bias"][:] = (-127 * 127 * 2 * fixed.sum() << 4) + random.integers(-999, 1000, 4 * h)
+    arrays["layer.0.ss.weight"] = (random.random((4 * h, 3 * h)) < 0.002).astype(np.int8)
+    for name, value in (("is.shift", 0), ("is.left", 4), ("ss.left", 0)):
+        arrays[f"layer.0.{name}"][:] = value
+    arrays["layer.0.up.shift"] -= 4
+    config["shifts"]["head"] = 0
+    return load_model(write_model(config, arrays), f"wide-{h}")
+
+
+@pytest.mark.parametrize("h", [384, 512])
+def test_the_papers_widest_layers_are_exact(h: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pixels = wide_model(h), pixels_for("gray", (1, 2, 3))
+    assert 127 * 127 * 4 * h > 1 << 24
+    expected = by_loops(model, pixels)
+    for engine in ["float32", *(["int8"] if HAS_INT8 else [])]:
+        assert np.array_equal(logits(model.network, by_rows(model.network, pixels, engine)), expected)
+        assert np.array_equal(logits(model.network, by_steps(model.network, pixels, engine)), expected)
+    monkeypatch.setattr(products, "exact_pieces", lambda weight, largest: [slice(0, weight.shape[1])])
+    assert not np.array_equal(logits(model.network, by_rows(model.network, pixels)), expected)
 
 
 def copied(network: StackNetwork, arrays: dict[str, Any]) -> Any:
@@ -284,6 +305,15 @@ def test_a_sub_pixel_changes_nothing_up_to_its_own(architecture: str, kind: str,
     early, late = leaks(network, pixels_for(kind, (1, 4, 5), seed=10))
     assert early == 0
     assert extreme or late > 60
+
+
+@pytest.mark.parametrize(("layers", "seed"), [(1, 21), (3, 22), (5, 23)])
+@pytest.mark.parametrize("kind", ["rgb", "rgb residual"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nor_at_other_depths(architecture: str, kind: str, layers: int, seed: int) -> None:
+    network = stack_model(architecture, seed, **{"layers": layers, "h": 7} | KINDS[kind]).network
+    early, late = leaks(network, pixels_for(kind, (1, 3, 5), seed))
+    assert early == 0 and late > 60
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

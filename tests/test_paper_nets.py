@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,12 @@ from pixzip.nets.network import build  # noqa: E402
 from pixzip.nets.pixelcnn import PixelCnnConfig  # noqa: E402
 from pixzip.nets.precision import fastest_type  # noqa: E402
 from pixzip.nets.row_lstm import RowLstmConfig  # noqa: E402
+from pixzip.training.config import architecture_of, from_tables, preset_tables, presets  # noqa: E402
 from pixzip.training.workers import torch_threads  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "bench"))
+import network_sizes  # noqa: E402
 
 Position = tuple[int, int, int]  # (y, x, c)
 
@@ -310,6 +318,52 @@ def test_green_sees_red_and_blue_sees_both_at_the_same_pixel(name: str) -> None:
         assert (before != after[1, 2]).any(axis=1).tolist() == reacts
 
 
+# The same of Multi-Scale: what the large network reads of earlier pixels, and the small picture by way of its map.
+
+
+def conditioned(name: str, outputs: set[Pixel], height: int, width: int) -> set[Pixel]:
+    """Pixels of the conditioning map that a layer's outputs see."""
+    if name == "pixelcnn":
+        return outputs
+    if name == "row_lstm":
+        return closure(outputs, [(-1, -1), (-1, 0), (-1, 1)], height, width)
+    backwards = closure(reached(outputs, [(-1, 0)], height, width), [(-1, 0), (0, 1)], height, width)
+    return closure(outputs, [(-1, 0), (0, -1)], height, width) | backwards
+
+
+def below(pixel: Pixel, factor: int, small: Pixel) -> set[Pixel]:
+    """Pixels of a small picture (h, w) that a pixel of the conditioning map sees, by deconvolutions of 4×4 taps."""
+    seen, scale = {pixel}, factor
+    while scale > 1:
+        scale //= 2
+        beside = [(y // 2, (y // 2 + (1 if y % 2 else -1)), x // 2, (x // 2 + (1 if x % 2 else -1))) for y, x in seen]
+        seen = {(a, b) for y0, y1, x0, x1 in beside for a in (y0, y1) for b in (x0, x1)}
+        seen = {(y, x) for y, x in seen if 0 <= y < small[0] * scale and 0 <= x < small[1] * scale}
+    return seen
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_unknown_pixel_of_multiscale_sees_what_is_before_it_and_the_small_picture(name: str, factor: int) -> None:
+    height, width, layers = 7, 10, 2
+    small = -(-height // factor), -(-width // factor)
+    fields: dict[Pixel, set[Pixel]] = {}
+    for seed in range(4):  # a ReLU may be shut in one network
+        part = ARCHITECTURES[name](layers=layers, h=12, head=24)
+        network = randomised(MultiScaleConfig(part, part, factor, 12), seed)
+        for target, seen in measured_fields(network, crops_of("rgb", height, width, seed=seed)).items():
+            fields.setdefault(target, set()).update(seen)
+    for target in fields:
+        if in_small_picture(factor)((*target, 0)):
+            continue
+        outputs, biases = {target}, set()
+        for _ in range(layers):
+            biases |= conditioned(name, outputs, height, width)
+            outputs |= one_layer(name, outputs, height, width)
+        known = {(factor * y, factor * x) for pixel in biases for y, x in below(pixel, factor, small)}
+        assert fields[target] == known | expected_field(name, layers, target, height, width), target
+
+
 # Sizes.
 
 
@@ -341,14 +395,30 @@ def expected_parameters(name: str, config: Any) -> int:
     return first + config.layers * layer + skips + head
 
 
-PAPER = [
-    ("pixelcnn", PixelCnnConfig(layers=15, h=128)),
-    ("row_lstm", RowLstmConfig(layers=12, h=128)),
-    ("row_lstm", RowLstmConfig(layers=12, h=128, skip=True)),
-    ("diagonal_bilstm", DiagonalBiLstmConfig(layers=12, h=128)),
-    ("diagonal_bilstm", DiagonalBiLstmConfig(pictures="binary", layers=7, h=16, head=32)),
-    ("diagonal_bilstm", DiagonalBiLstmConfig(pictures="binary", layers=1, h=32, head=32)),
-]
+def expected_parts(config: Any) -> dict[str, int]:
+    """The same of a network, or of each of the three of a Multi-Scale one (section 3.6): part → parameters."""
+    if not isinstance(config, MultiScaleConfig):
+        return {"": expected_parameters(architecture_of(config), config)}
+    large, features = config.large, config.features
+    biased = {"pixelcnn": large.h, "row_lstm": 4 * large.h, "diagonal_bilstm": 2 * 4 * large.h}
+    conditioning = large.layers * biased[architecture_of(large)] * (features + 1)
+    deconvolutions = sum(
+        16 * (features if i else config.small.groups) * features + features
+        for i in range(config.factor.bit_length() - 1)
+    )
+    small = expected_parts(config.small)[""]
+    return {"small": small, "upsampler": deconvolutions, "large": expected_parts(large)[""] + conditioning}
+
+
+def document_rows() -> dict[str, tuple[int, ...]]:
+    """docs/networks.md's table of parameters: network → numbers."""
+    found = {}
+    for line in (ROOT / "docs" / "networks.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 4 and all(re.fullmatch("[0-9,]+", cell) for cell in cells[1:]):
+            for name in cells[0].split(", "):
+                found[name] = tuple(int(cell.replace(",", "")) for cell in cells[1:])
+    return found
 
 
 def counting_parameters(network: Any) -> int:
@@ -357,19 +427,53 @@ def counting_parameters(network: Any) -> int:
     return sum(p.numel() for p in network.parameters()) - hidden
 
 
-@pytest.mark.parametrize(("name", "config"), PAPER)
-def test_parameters_are_those_of_table_1(name: str, config: Any) -> None:
-    assert counting_parameters(build(config)) == expected_parameters(name, config)
+@pytest.mark.parametrize("preset", [name for name in presets() if name not in ("default", "fast", "small")])
+def test_parameters_are_those_of_table_1_and_of_the_document(preset: str) -> None:
+    config = from_tables(preset_tables(preset)).model
+    expected, documented = expected_parts(config), document_rows()
+    for suffix, network in network_sizes.parts_of(build(config)):
+        assert counting_parameters(network) == expected[suffix.strip()]
+        assert documented[f"{preset}:{suffix}" if suffix else preset] == network_sizes.sizes(network)
 
 
-def test_layer_shapes_are_those_of_table_1() -> None:
-    network = build(RowLstmConfig(layers=1, h=128))
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_networks_parameters_are_counted_alike_at_other_sizes(factor: int) -> None:
+    """Uneven groups, every kind of large network, several deconvolutions."""
+    for name in ARCHITECTURES:
+        small = RowLstmConfig(layers=1, h=5, head=7, skip=True)
+        config = MultiScaleConfig(small, ARCHITECTURES[name](layers=2, h=8, head=10), factor, 4)
+        found = {part: counting_parameters(network) for part, network in build(config).named_children()}
+        assert found == expected_parts(config)
+
+
+LAYER_SHAPES = {
+    "pixelcnn": {
+        "down.weight": (128, 256, 1, 1),
+        "middle.weight": (128, 128, 2, 3),
+        "up.weight": (256, 128, 1, 1),
+    },
+    "row_lstm": {
+        "state_to_state": (384, 512),
+        "input_to_state.weight": (512, 256, 1, 2),
+        "up.weight": (256, 128, 1, 1),
+    },
+    "diagonal_bilstm": {
+        "left_to_right.state_to_state": (256, 512),
+        "left_to_right.input_to_state.weight": (512, 256, 1, 1),
+        "right_to_left.state_to_state": (256, 512),
+        "right_to_left.input_to_state.weight": (512, 256, 1, 1),
+        "up.weight": (256, 128, 1, 1),
+    },
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_layer_shapes_are_those_of_table_1(name: str) -> None:
+    network = build(ARCHITECTURES[name](layers=1, h=128))
     shapes = {name: tuple(p.shape) for name, p in network.named_parameters() if p.dim() > 1}
     assert shapes == {
         "first.weight": (256, 3, 4, 7),
-        "layers.0.state_to_state": (384, 512),
-        "layers.0.input_to_state.weight": (512, 256, 1, 2),
-        "layers.0.up.weight": (256, 128, 1, 1),
+        **{f"layers.0.{key}": shape for key, shape in LAYER_SHAPES[name].items()},
         "head.one.weight": (1024, 256, 1, 1),
         "head.two.weight": (1024, 1024, 1, 1),
         "head.last.weight": (768, 1024, 1, 1),

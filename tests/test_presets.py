@@ -51,10 +51,24 @@ def test_preset_is_a_valid_configuration_of_the_papers_sizes(name: str) -> None:
     assert training["optimiser"] == "rmsprop" and tables["data"]["orientations"] == "none"
 
 
+def networks(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """The table of a network, or those of the two in a Multi-Scale one."""
+    return [table["small"], table["large"]] if table["architecture"] == "multiscale" else [table]
+
+
+def test_connections_are_those_of_section_4() -> None:
+    """Residual and skip connections in all networks, but for ImageNet 64×64 no residual ones."""
+    for name in SIZES:
+        if name.startswith("table2"):
+            continue
+        for model in networks(preset(name)["model"]):
+            assert model["skip"] and model["residual"] == (model["h"] != 512)
+
+
 def test_presets_differ_where_the_experiments_do() -> None:
     for name in ("mnist-diagonal-7x16", "mnist-diagonal-1x32", "mnist-pixelcnn", "mnist-row-lstm"):
         model = preset(name)["model"]
-        assert model["head"] == (64 if name == "mnist-pixelcnn" else 32) and model["pictures"] == "binary"
+        assert model["head"] == 32 and model["pictures"] == "binary"
     assert not preset("imagenet64-row-lstm")["model"]["residual"]
     chosen = [preset(f"table2-{name}")["model"] for name in ("plain", "skip", "residual", "residual-skip")]
     assert [(m["residual"], m["skip"]) for m in chosen] == [(False, False), (False, True), (True, False), (True, True)]

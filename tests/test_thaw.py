@@ -32,7 +32,7 @@ from pixzip.nets.network import build  # noqa: E402
 from pixzip.nets.pixelcnn import PixelCnnConfig  # noqa: E402
 from pixzip.nets.trunk import TrunkConfig, TrunkModel, prepare  # noqa: E402
 from pixzip.training.checkpoint import Run  # noqa: E402
-from pixzip.training.config import Config, TrainingSettings, from_tables, preset_tables  # noqa: E402
+from pixzip.training.config import Config, TrainingSettings, from_tables, overridden, preset_tables  # noqa: E402
 from pixzip.training.start import begin_from  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -231,7 +231,7 @@ def test_weights_of_the_papers_networks_are_as_large_as_those_that_were_frozen()
 def test_a_run_begins_with_a_model_of_the_papers_networks() -> None:
     path = RESEARCH / "mnist-diagonal-1x32.safetensors"
     model = thawed(load_model(path.read_bytes(), path.stem))
-    run = Run.new(from_tables(preset_tables("mnist-diagonal-1x32")), {})
+    run = Run.new(from_tables(overridden(preset_tables("mnist-diagonal-1x32"), ["model.skip=false"])), {})
     begin_from(run, str(path))
     weights = dict(model.named_parameters())
     assert all(torch.equal(p, weights[name]) for name, p in run.network.named_parameters())

@@ -147,18 +147,20 @@ def _size(text: str) -> tuple[int, int]:
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("model", shell_complete=completed_files)
-@click.argument("picture", shell_complete=completed_files)
-@click.option("--count", type=click.IntRange(1), default=3, show_default=True, help="Completions.")
+@click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...", shell_complete=completed_files)
+@click.option("--count", type=click.IntRange(1), default=3, show_default=True, help="Completions of a picture.")
 @click.option("--from-row", type=int, metavar="ROW", help="The first row that is drawn, counted from 0.")
 @click.option("--keep", type=click.IntRange(0, 99), metavar="PERCENT", help="Of the rows. Default: 50.")
-@click.option("--original/--no-original", default=True, help="Put the whole original before them, or not.")
+@click.option(
+    "--original/--no-original", default=True, help="Put what is kept before them, and the whole original after, or not."
+)
 @_drawing
 @click.pass_obj
 def complete(
     stop: Stop,
     /,
     model: str,
-    picture: str,
+    pictures: tuple[str, ...],
     count: int,
     from_row: int | None,
     keep: int | None,
@@ -168,22 +170,33 @@ def complete(
     """Keep the upper part of a PICTURE, draw the rest from a MODEL, several times, and write all side by side.
 
     MODEL is a shipped model's name or a model file; PICTURE an image file of the kind that it codes, - for standard
-    input. Metadata is not kept; --max-pixels is of all completions together.
+    input. Several of one size and mode make a row each. Metadata is not kept; --max-pixels is of all completions of a
+    picture together. From a Multi-Scale model the small picture is drawn first, from its own pixels that are kept.
     """
     settings = _Drawing(**options)
     if from_row is not None and keep is not None:
         raise UsageError("--from-row and --keep exclude each other")
+    shown: list[Any] = []
 
     def work(file: str) -> None:
-        target, image_format = settings.target(file)
+        settings.target(file)
         from pixzip import drawing
         from pixzip.formats.image import read_image, to_array
 
         known = read_image(read_input(file), max_pixels=settings.max_pixels, allow_jpeg=True)
-        cut = from_row if keep is None else known.height * keep // 100
+        whole = to_array(known)
+        if shown and (whole.shape, whole.dtype) != (shown[0].shape, shown[0].dtype):
+            raise UsageError("of another size or mode than the first picture")
+        cut = drawing.first_drawn(known.height, from_row if keep is None else known.height * keep // 100)
         with metered(shown_name(file), stop, quiet=settings.quiet) as meter:
-            pictures = drawing.complete(model, known, count, cut, **settings.how(meter.part(0, 1)))
-        shown = [to_array(known), *pictures] if original else list(pictures)
-        settings.write(drawing.grid(shown, len(shown)), target, image_format)
+            made = drawing.complete(model, known, count, cut, **settings.how(meter.part(0, 1)))
+        shown.extend([drawing.occluded(whole, cut), *made, whole] if original else made)
 
-    on_one(picture, work)
+    def write(file: str) -> None:
+        from pixzip import drawing
+
+        settings.write(drawing.grid(shown, len(shown) // len(pictures)), *settings.target(file))
+
+    for picture in pictures:
+        on_one(picture, work)
+    on_one(pictures[0], write)

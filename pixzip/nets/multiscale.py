@@ -11,7 +11,7 @@ predicts the pixels that are not yet known, in raster order; it reads all pixels
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixzip.errors import TrainingError
+from pixzip.model.multiscale import FACTORS, MAX_FEATURES
 from pixzip.nets.diagonal_bilstm import DiagonalBiLstm, DiagonalBiLstmConfig
 from pixzip.nets.masked_conv import Upsampling
 from pixzip.nets.pixelcnn import PixelCnn, PixelCnnConfig
 from pixzip.nets.pixels import PixelBatch, as_logits
 from pixzip.nets.row_lstm import RowLstm, RowLstmConfig
-from pixzip.nets.stack import MAX_FEATURES, Stack, StackConfig, check_choice, check_count
-
-FACTORS = (2, 4, 8, 16)
+from pixzip.nets.stack import Stack, StackConfig, check_choice, check_count
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,12 @@ class MultiScaleConfig:
     features: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse what no network can be: TrainingError names the field and what is allowed."""
+        """Refuse what no model file can hold: TrainingError names the field and what is allowed."""
         for name in ("small", "large"):
             value = getattr(self, name)
             if not isinstance(value, PixelCnnConfig | RowLstmConfig | DiagonalBiLstmConfig):
-                raise TrainingError(f"{name} {value!r}: must be a pixelcnn, row_lstm or diagonal_bilstm")
+                found = type(value).__name__ if is_dataclass(value) else repr(value)
+                raise TrainingError(f"{name} {found}: must be a pixelcnn, row_lstm or diagonal_bilstm")
         check_choice("small.pictures", self.small.pictures, (self.large.pictures,))
         if self.factor not in FACTORS or type(self.factor) is not int:
             raise TrainingError(f"factor {self.factor!r}: must be one of {', '.join(map(str, FACTORS))}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixzip.errors import TrainingError
+from pixzip.model.stack import MAX_H, MAX_HEAD, MAX_LAYERS
 from pixzip.nets.fused import is_fused
 from pixzip.nets.masked_conv import MaskedConv, MaskedConvByPixel, batch_last
 from pixzip.nets.masks import colours
@@ -31,10 +32,6 @@ from pixzip.nets.pixels import (
     sum_of_nats,
 )
 from pixzip.nets.trunk import prior_bias
-
-#: Limits of a configuration.
-MAX_LAYERS = 64
-MAX_FEATURES = 4096
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
@@ -66,13 +63,13 @@ class StackConfig:
     skip: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no network can be: TrainingError names the field and what is allowed."""
+        """Refuse what no model file can hold: TrainingError names the field and what is allowed."""
         check_choice("pictures", self.pictures, tuple(PLANES))
         check_choice("frame", self.frame, FRAMES if self.pictures != "binary" else FRAMES[:1])
         groups = PLANES[self.pictures]  # every colour needs a feature
         check_count("layers", self.layers, 1, MAX_LAYERS)
-        check_count("h", self.h, groups, MAX_FEATURES)
-        check_count("head", self.head, groups, MAX_FEATURES)
+        check_count("h", self.h, groups, MAX_H)
+        check_count("head", self.head, groups, MAX_HEAD)
         for name in ("residual", "skip"):
             if type(getattr(self, name)) is not bool:
                 raise TrainingError(f"{name} {getattr(self, name)!r}: must be true or false")

@@ -137,6 +137,11 @@ def architecture_of(model: Any) -> str:
     raise TrainingError(f"{type(model).__name__}: no network has this configuration")
 
 
+def _is_network(kind: type) -> bool:
+    """Whether it is the class of a network's configuration."""
+    return any(kind is config_class for config_class, _ in NETWORKS.values())
+
+
 # ------------------------------------------------------------------------ tables → configuration
 
 
@@ -175,9 +180,9 @@ def _check_keys(table: Mapping[str, Any], known: Sequence[str], where: str) -> N
 
 def _network(table: Mapping[str, Any], where: str) -> Any:
     """The configuration of the network that the table names by ``architecture``."""
-    name = table.get("architecture", "trunk")
+    name = _value(str, table.get("architecture", "trunk"), f"{where}.architecture")
     if name not in NETWORKS:
-        nearest = difflib.get_close_matches(str(name), NETWORKS, 1, 0.0)[0]
+        nearest = difflib.get_close_matches(name, NETWORKS, 1, 0.0)[0]
         raise TrainingError(f"{where}.architecture {name!r} is not known; the nearest is {nearest}")
     fields = {key: value for key, value in table.items() if key != "architecture"}
     return _made(NETWORKS[name][0], fields, where)
@@ -188,11 +193,16 @@ def _made(kind: type, table: Mapping[str, Any], where: str) -> Any:
     types_ = typing.get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]
     _check_keys(table, names, where)
+    for f in dataclasses.fields(kind):
+        if f.name not in table and f.default is f.default_factory is dataclasses.MISSING:
+            raise TrainingError(f"{where}.{f.name} is missing")
     values = {key: _value(types_[key], value, f"{where}.{key}") for key, value in table.items()}
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"{where}: {error}") from None
+    except TrainingError as error:  # a network's sizes; settings name their table themselves
+        raise (TrainingError(f"{where}.{error}") if _is_network(kind) else error) from None
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
@@ -236,7 +246,7 @@ def _plain(made: Any) -> Tables:
     table: Tables = {}
     for f in dataclasses.fields(made):
         value = getattr(made, f.name)
-        if any(type(value) is config_class for config_class, _ in NETWORKS.values()):
+        if _is_network(type(value)):
             value = _network_table(value)
         elif dataclasses.is_dataclass(value):
             value = _plain(value)
@@ -307,22 +317,31 @@ def preset_tables(name: str) -> Tables:
 
 
 def overridden(tables: Tables, settings: Sequence[str]) -> Tables:
-    """Tables with ``training.rate=1e-3``-like settings put in; values are TOML, or text without quotes."""
-    tables = {name: dict(table) if isinstance(table, Mapping) else table for name, table in tables.items()}
+    """Tables with settings like ``training.rate=1e-3`` and ``model.large.h=64`` put in; values are TOML, or text
+    without quotes."""
+    tables = _copied(tables)
     for setting in settings:
         key, equals, text = setting.partition("=")
-        section, dot, name = key.strip().partition(".")
-        if not (equals and dot and section and name):
+        *sections, name = key.strip().split(".")
+        if not (equals and sections and name and all(sections)):
             raise TrainingError(f"setting {setting!r}: must be like training.rate=1e-3")
-        if section == "model" and name == "architecture":
-            tables["model"] = {}  # the fields of another network's configuration mean nothing here
+        table: Any = tables
+        for depth, section in enumerate(sections, 1):
+            table = table.setdefault(section, {})
+            _table(table, ".".join(sections[:depth]))
+        if sections[0] == "model" and name == "architecture":
+            table.clear()  # the fields of another network's configuration mean nothing here
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text.strip()
-        _table(tables.setdefault(section, {}), section)
-        tables[section][name] = value
+        table[name] = value
     return tables
+
+
+def _copied(tables: Mapping[str, Any]) -> Tables:
+    """Tables and those in them, none of them twice."""
+    return {name: _copied(value) if isinstance(value, Mapping) else value for name, value in tables.items()}
 
 
 def differences(stored: Tables, wanted: Tables) -> list[str]:
