@@ -7,6 +7,8 @@ import io
 import os
 import pickle
 import struct
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,13 +213,60 @@ def test_a_failed_decoding_leaves_nothing_in_the_cache(tmp_path: Path, monkeypat
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def emptied(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def flipped(file: Path) -> None:
+    """One bit: of a pixel, an offset, a name."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("damage", [cut, emptied, flipped, Path.unlink])
+@pytest.mark.parametrize("name", ["pixels.bin", "index.npz", "about.json"])
+def test_a_damaged_cache_is_made_again(name: str, damage: Callable[[Path], None], tmp_path: Path) -> None:
     save(tmp_path / "a" / "x.png", noise(9, 9, 3))
     load_pictures(str(tmp_path / "a"), tmp_path / "cache")
     (folder,) = (tmp_path / "cache").iterdir()
-    (folder / "pixels.bin").write_bytes(b"123")
-    with pytest.raises(TrainingDataError, match=f"damaged cache: delete {folder}"):
-        load_pictures(str(tmp_path / "a"), tmp_path / "cache")
+    damage(folder / name)
+    said: list[str] = []
+    again = load_pictures(str(tmp_path / "a"), tmp_path / "cache", said.append)
+    assert said[0].startswith(f"{folder} is damaged (") and said[0].endswith("): made again")
+    np.testing.assert_array_equal(again[0], noise(9, 9, 3))
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [folder.name]
+
+
+def test_what_a_killed_process_left_in_the_cache_is_deleted_when_it_is_old(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "x.png", noise(9, 9, 3))
+    for name, age_s in (("old", 200_000), ("new", 0)):
+        left = tmp_path / "cache" / f".{name}.tmp"
+        left.mkdir(parents=True)
+        (left / "pixels.bin").write_bytes(b"x")
+        for path in (left / "pixels.bin", left):
+            os.utime(path, (time.time() - age_s,) * 2)
+    load_pictures(str(tmp_path / "a"), tmp_path / "cache")
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir() if p.name.startswith(".")) == [".new.tmp"]
+
+
+def test_the_high_bytes_of_deep_gray_are_taken_and_numbers_that_are_no_samples_refused(tmp_path: Path) -> None:
+    deep = np.random.default_rng(3).integers(0, 65536, (8, 9)).astype(np.uint16)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    Image.fromarray(deep).save(folder / "gray.png")
+    Image.fromarray(deep).save(folder / "gray.tif")
+    Image.fromarray(deep.astype(np.float32)).save(folder / "real.tif")
+    Image.fromarray(deep.astype(np.int32) << 8).save(folder / "wide.tif")
+    found = load_pictures(str(folder), tmp_path / "cache")
+    assert list(found.names) == ["gray.png", "gray.tif"]
+    assert sorted(name.split(" ")[0] for name in found.unreadable) == ["real.tif", "wide.tif"]
+    for i in range(2):
+        np.testing.assert_array_equal(found[i], np.repeat((deep >> 8)[:, :, None], 3, axis=2))
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -262,6 +311,18 @@ def test_a_picture_in_both_folders_is_left_out_of_training(tmp_path: Path) -> No
     train, out = load_split(settings, tmp_path / "cache", said.append)
     assert (len(train), len(out)) == (2, 1)
     assert said[-1] == "1 training pictures are validation pictures too: left out of training"
+
+
+def test_crops_do_not_depend_on_the_names_of_files(tmp_path: Path) -> None:
+    drawn = []
+    for folder, order in (("a", range(8)), ("b", [5, 2, 7, 0, 1, 6, 3, 4])):
+        for name, i in enumerate(order):
+            save(tmp_path / folder / f"{name}.png", noise(9, 9, 3, seed=i))
+        settings = DataSettings(train=str(tmp_path / folder), validation_share=0.3, crop=8, planes=3)
+        train, out = load_split(settings, tmp_path / "cache")
+        drawn.append((RandomCrops(train, settings, 0).batch(0, 0, range(30)), list(out.hashes)))
+    np.testing.assert_array_equal(drawn[0][0], drawn[1][0])
+    assert drawn[0][1] == drawn[1][1]
 
 
 def test_a_split_with_an_empty_side_is_refused(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
     CACHE/<key>/pixels.bin     (h, w, planes) uint8 of every picture, one after another
     CACHE/<key>/index.npz      offset, h, w and content hash of each
-    CACHE/<key>/about.json     source, planes, levels, names, files that could not be read
+    CACHE/<key>/about.json     planes, levels, names, files that could not be read, hashes of the two other files
 
 The key is a hash of the contents of all the source's files: a moved or renamed data set is found again, a changed one
-is read anew. The folder appears under its name only when it is whole.
+is read anew. The folder appears under its name only when it is whole and on disk, and what was damaged since is made
+again.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ import json
 import os
 import secrets
 import shutil
+import time
+import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +31,14 @@ from pixzip.data.sources import UNREADABLE, Pixels, Source, open_source
 from pixzip.errors import OutputError, TrainingDataError
 
 #: Goes into the key, so that a change of layout or of decoding makes new caches.
-VERSION = 1
+VERSION = 2
 _HASH_BYTES = 16
 _CHUNK_BYTES = 1 << 20
+_HASHED = ("pixels.bin", "index.npz")
+#: Folders that a killed process left half made are deleted when they are so old.
+_LEFT_S = 24 * 3600
+#: What opening a damaged cache may raise.
+_DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile)
 
 
 def default_cache() -> Path:
@@ -103,10 +113,17 @@ def load_pictures(text: str, cache: Path, say: Callable[[str], None] = lambda li
     """
     source = open_source(text)
     folder = cache / _key(source)
-    if not folder.is_dir():
+    pictures = None
+    if folder.is_dir():
+        try:
+            pictures = _open(folder)
+        except _DAMAGE as error:
+            say(f"{folder} is damaged ({type(error).__name__}: {error}): made again")
+            shutil.rmtree(folder, ignore_errors=True)
+    if pictures is None:
         say(f"decoding {text} into {folder}")
         _build(source, folder)
-    pictures = _open(folder)
+        pictures = _open(folder)
     if bad := pictures.unreadable:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         say(f"{text}: {len(bad)} of {len(source.files)} files could not be read: {'; '.join(bad[:3])}{more}")
@@ -119,20 +136,34 @@ def _key(source: Source) -> str:
     """Hash of the kind and of every file's content, in order."""
     whole = hashlib.blake2b(f"{VERSION} {source.kind}".encode(), digest_size=_HASH_BYTES)
     for path in source.files:
-        one = hashlib.blake2b(digest_size=_HASH_BYTES)
         try:
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    one.update(chunk)
+            whole.update(_file_hash(path))
         except OSError as error:  # it will be counted as unreadable
-            one.update(str(error.errno).encode())
-        whole.update(one.digest())
+            whole.update(str(error.errno).encode())
     return whole.hexdigest()
+
+
+def _file_hash(path: Path) -> bytes:
+    """Hash of a file's content."""
+    found = hashlib.blake2b(digest_size=_HASH_BYTES)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            found.update(chunk)
+    return found.digest()
+
+
+def _sweep(cache: Path) -> None:
+    """Delete what processes that were killed left half made, a day ago or earlier."""
+    for left in cache.glob(".*.tmp"):
+        with suppress(OSError):
+            if time.time() - max(path.stat().st_mtime for path in (left, *left.iterdir())) > _LEFT_S:
+                shutil.rmtree(left)
 
 
 def _build(source: Source, folder: Path) -> None:
     """Decode every picture; the folder is there whole afterwards, or not at all."""
     temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.tmp")
+    _sweep(folder.parent)
     try:
         temporary.mkdir(parents=True)
         _write(source, temporary)
@@ -167,8 +198,20 @@ def _write(source: Source, folder: Path) -> None:
         np.savez(
             file, offsets=table[:, 0], heights=table[:, 1], widths=table[:, 2], hashes=np.array(hashes, dtype="U32")
         )
-    about = {"planes": source.planes, "levels": source.levels, "names": names, "unreadable": unreadable}
-    (folder / "about.json").write_text(json.dumps(about))
+        file.flush()
+        os.fsync(file.fileno())
+    about: dict[str, Any] = {"planes": source.planes, "levels": source.levels, "names": names, "unreadable": unreadable}
+    about["files"] = {name: _file_hash(folder / name).hex() for name in _HASHED}
+    about["digest"] = _digest(about)
+    with (folder / "about.json").open("w", encoding="utf-8") as text:
+        json.dump(about, text)
+        text.flush()
+        os.fsync(text.fileno())
+
+
+def _digest(about: dict[str, Any]) -> str:
+    """Hash of a table, whatever the order of its keys."""
+    return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=_HASH_BYTES).hexdigest()
 
 
 def _read_all(source: Source, unreadable: list[str]) -> Iterator[tuple[str, Pixels]]:
@@ -184,23 +227,23 @@ def _read_all(source: Source, unreadable: list[str]) -> Iterator[tuple[str, Pixe
 
 
 def _open(folder: Path) -> Pictures:
-    try:
-        about = json.loads((folder / "about.json").read_text())
-        with np.load(folder / "index.npz", allow_pickle=False) as index:
-            arrays = {key: index[key] for key in ("offsets", "heights", "widths", "hashes")}
-        size = (folder / "pixels.bin").stat().st_size
-        pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r") if size else np.empty(0, dtype=np.uint8)
-        wanted = int((arrays["heights"] * arrays["widths"]).sum()) * about["planes"]
-        if size != wanted:
-            raise ValueError(f"pixels.bin has {size} bytes, the index {wanted}")
-        names = np.array(about["names"], dtype=np.str_)
-        return Pictures(
-            pixels=pixels,
-            names=names,
-            planes=about["planes"],
-            levels=about["levels"],
-            unreadable=tuple(about["unreadable"]),
-            **arrays,
-        )
-    except (OSError, KeyError, ValueError) as error:
-        raise TrainingDataError(f"damaged cache: delete {folder} ({error})") from None
+    """What a folder holds. Raises one of _DAMAGE."""
+    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    if about.pop("digest") != _digest(about):
+        raise ValueError("about.json is not what was written")
+    for name in _HASHED:
+        if _file_hash(folder / name).hex() != about["files"][name]:
+            raise ValueError(f"{name} is not what was written")
+    with np.load(folder / "index.npz", allow_pickle=False) as index:
+        arrays = {key: index[key] for key in ("offsets", "heights", "widths", "hashes")}
+    size = (folder / "pixels.bin").stat().st_size
+    pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r") if size else np.empty(0, dtype=np.uint8)
+    names = np.array(about["names"], dtype=np.str_)
+    return Pictures(
+        pixels=pixels,
+        names=names,
+        planes=about["planes"],
+        levels=about["levels"],
+        unreadable=tuple(about["unreadable"]),
+        **arrays,
+    )

@@ -73,8 +73,18 @@ def _folder(root: Path, kind: str = "folder") -> Source:
 
 
 def rgb(path: Path) -> Pixels:
-    """An image file as (h, w, 3); alpha is dropped."""
+    """An image file as (h, w, 3); alpha is dropped, of 16 bits a sample the high byte is kept.
+
+    Raises ValueError for numbers that are no samples of 8 or 16 bits, which Pillow would clip.
+    """
     with Image.open(path) as image:
+        if image.mode == "I" or image.mode.startswith("I;16"):
+            deep = np.asarray(image.convert("I"))
+            if deep.min() < 0 or deep.max() > 65535:
+                raise ValueError("samples of more than 16 bits")
+            return np.repeat((deep >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+        if image.mode == "F":
+            raise ValueError("samples are floating-point numbers")
         return np.asarray(image.convert("RGB"))
 
 

@@ -32,10 +32,18 @@ def without(pictures: Pictures, others: Pictures) -> Pictures:
     return pictures.select(np.flatnonzero(~np.isin(pictures.hashes, others.hashes)))
 
 
+def ordered(pictures: Pictures) -> Pictures:
+    """Pictures by their content hashes, so that the crops of a run do not depend on names of files."""
+    return pictures.select(np.argsort(pictures.hashes, kind="stable"))
+
+
 def load_split(
     settings: DataSettings, cache: Path, say: Callable[[str], None] = lambda line: None
 ) -> tuple[Pictures, Pictures]:
-    """(train, validation) of a configuration. Raises TrainingDataError where either is empty."""
+    """(train, validation) of a configuration, each in the order of content hashes.
+
+    Raises TrainingDataError where either is empty.
+    """
     if not settings.train:
         raise TrainingDataError("no training pictures named: --data FOLDER, or train in the configuration's [data]")
     everything = load_pictures(settings.train, cache, say)
@@ -46,6 +54,7 @@ def load_split(
             say(f"{shared} training pictures are validation pictures too: left out of training")
     else:
         train, validation = held_out(everything, settings.validation_share)
+    train, validation = ordered(train), ordered(validation)
     for name, part in (("train", train), ("validation", validation)):
         if not len(part):
             raise TrainingDataError(
