@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import signal
+import struct
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +40,7 @@ from pixzip.training.config import Config, TrainingSettings  # noqa: E402
 from pixzip.training.loop import Trainer  # noqa: E402
 from pixzip.training.processes import Processes  # noqa: E402
 from pixzip.training.report import Entry, Log, read_log  # noqa: E402
-from pixzip.training.run import train  # noqa: E402
+from pixzip.training.run import held, train  # noqa: E402
 from pixzip.training.start import begin_from  # noqa: E402
 
 SMALL = TrunkConfig(16, 16, 8, 16, "cl")
@@ -200,6 +203,120 @@ def test_a_run_that_goes_wrong_goes_back_with_a_lower_rate_and_says_so(
     assert [line for line in lines if "back to" in line] == events
     assert "gradient's norm" in (tmp_path / "run" / "card.md").read_text()
     assert made[0].run.done == 32
+
+
+class _Sickly(TrunkModel):
+    """Its loss is poisoned in step 17, twice."""
+
+    trainer: Trainer
+
+    def nats(self, batch, dtype):  # type: ignore[no-untyped-def]
+        nats = super().nats(batch, dtype)
+        return nats * float("nan") if self.trainer.run.done == 17 and len(self.trainer.run.setbacks) < 2 else nats
+
+
+@pytest.mark.parametrize("stops", [[14], [12, 14], [15], [3, 14], [9]])
+def test_a_setback_leads_behind_a_stop(
+    stops: list[int], config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop writes a checkpoint that a run has not that is left alone: none goes back to it."""
+    monkeypatch.setattr(checkpoint, "build", lambda model, seed: _Sickly(model, seed))
+    real = Trainer.__post_init__
+
+    def note(self: Trainer) -> None:
+        self.run.network.trainer = self
+        real(self)
+
+    monkeypatch.setattr(Trainer, "__post_init__", note)
+    config = changed(config, report_every=1, save_every=5, quantised_steps=0)
+    assert train(config, tmp_path / "whole", tmp_path / "cache") == 0
+    interrupted(config, tmp_path / "stopped", tmp_path / "cache", stops)
+    backs = [row["event"].split(": ")[1] for row in read_log(tmp_path / "whole" / "log.csv") if row["event"]]
+    assert backs == ["back to step 15, rate times 0.5", "back to step 10, rate times 0.25"]
+    names = ("model.safetensors", LAST, "previous.safetensors", "card.md")
+    for name in names:
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not (tmp_path / "stopped" / checkpoint.EARLIER).exists()
+
+
+def test_that_test_finds_a_setback_to_a_stop(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def everything(folder: Path, setbacks: list[checkpoint.Setback]) -> tuple[str, bytes] | None:
+        return LAST, (folder / LAST).read_bytes()
+
+    monkeypatch.setattr(loop, "read_good", everything)
+    with pytest.raises(AssertionError):
+        test_a_setback_leads_behind_a_stop([16], config, tmp_path, monkeypatch)
+
+
+def spoiled(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def not_finite(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-8] + struct.pack("<2f", math.nan, math.nan))
+
+
+@pytest.mark.parametrize("fault", [spoiled, not_finite, Path.unlink])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    fault: Callable[[Path], None], config: Config, tmp_path: Path
+) -> None:
+    config = changed(config, report_every=1, quantised_steps=0)
+    assert train(config, tmp_path / "whole", tmp_path / "cache") == 0
+    folder = tmp_path / "again"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Trainer, "validate", lambda *_, **__: 1 / 0)  # dies at step 16
+        with pytest.raises(ZeroDivisionError):
+            train(config, folder, tmp_path / "cache")
+    assert checkpoint.parsed((folder / LAST).read_bytes(), LAST)[0]["step"] == 10
+    fault(folder / LAST)
+    said: list[str] = []
+    assert train(config, folder, tmp_path / "cache", say=said.append) == 0
+    assert any(line.endswith(": going on from previous.safetensors") for line in said)
+    assert "resuming after step 0" in said
+    for name in ("model.safetensors", LAST, "previous.safetensors"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_folder_with_nothing_to_go_on_from_is_refused(config: Config, tmp_path: Path) -> None:
+    config = changed(config, quantised_steps=0)
+    assert train(config, tmp_path / "run", tmp_path / "cache") == 0
+    for name in (LAST, checkpoint.PREVIOUS):
+        spoiled(tmp_path / "run" / name)
+    with pytest.raises(TrainingError, match=r"last\.safetensors: damaged .*; .*previous\.safetensors: damaged"):
+        train(config, tmp_path / "run", tmp_path / "cache")
+    for name in (LAST, checkpoint.PREVIOUS):
+        (tmp_path / "run" / name).unlink()
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    with pytest.raises(TrainingError, match=r"holds best\.safetensors of a run, but neither last"):
+        train(config, tmp_path / "run", tmp_path / "cache")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_run_on_its_integers_gets_no_more_float_steps(config: Config, tmp_path: Path) -> None:
+    assert train(config, tmp_path / "run", tmp_path / "cache") == 0
+    with pytest.raises(TrainingError, match=r"training\.steps 40: this run is at step 32, on its integers already"):
+        train(changed(config, steps=40), tmp_path / "run", tmp_path / "cache", allow_changes=True)
+    longer = changed(config, quantised_steps=10)
+    assert train(longer, tmp_path / "run", tmp_path / "cache", allow_changes=True) == 0
+
+
+def test_other_threads_are_mentioned(config: Config, tmp_path: Path) -> None:
+    config = changed(config, report_every=1, quantised_steps=0)
+    said = []
+    for stops, threads in (([3], 1), ([], 2)):
+        with loop.torch_threads(threads):
+            said += interrupted(config, tmp_path / "run", tmp_path / "cache", stops)
+    assert "2 threads where there were 1: other bits than without an interruption" in said
+
+
+def test_two_processes_do_not_train_into_one_folder(config: Config, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with held(tmp_path / "run"):
+        with pytest.raises(TrainingError, match="another process trains into"):
+            train(config, tmp_path / "run", tmp_path / "cache")
+        assert list((tmp_path / "run").iterdir()) == []
+    assert train(changed(config, steps=1, quantised_steps=0), tmp_path / "run", tmp_path / "cache") == 0
 
 
 def test_a_run_that_keeps_going_wrong_gives_up_and_leaves_its_checkpoint(config: Config, tmp_path: Path) -> None:
@@ -530,6 +647,20 @@ def test_a_process_that_dies_while_it_writes_leaves_the_checkpoint_before(
     made.save()
     assert last.read_bytes() == made.run.to_bytes() != first
     assert (tmp_path / "run" / checkpoint.PREVIOUS).read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "torn", [b"\0" * 40, b"\0\0\n", b"2", b"21,3.1\n", b"x,1,1,1,1,\n", b"22,1,1,1,1,,,\n", b"\xff\n"]
+)
+def test_torn_rows_of_the_log_are_passed_over(torn: bytes, tmp_path: Path) -> None:
+    log = Log(tmp_path, 100, 0, 1000, lambda line: None, None)
+    log.report(Entry(10, 3.5, None, 1e-3))
+    log.event(12, "something, with a comma")
+    with (tmp_path / "log.csv").open("ab") as file:
+        file.write(torn)
+    again = Log(tmp_path, 100, 30, 1000, lambda line: None, None)
+    again.report(Entry(40, 3.0, None, 1e-3))
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == ["10", "12", "40"]
 
 
 def test_the_log_says_what_is_left_and_tensorboard_gets_the_same(tmp_path: Path) -> None:

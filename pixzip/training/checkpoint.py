@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import struct
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Run:
 
     ``data`` names training and validation pictures by digest, ``counts`` has their numbers (none in checkpoints of
     earlier versions); ``start`` is the digest of the checkpoint or model that the weights began with, empty where they
-    are random.
+    are random; ``threads`` are those that compute it, 0 where not known.
     """
 
     config: Config
@@ -65,6 +66,7 @@ class Run:
     done: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     start: str = ""
+    threads: int = 0
 
     @staticmethod
     def new(config: Config, data: dict[str, str], device: str = "cpu", counts: dict[str, int] | None = None) -> Run:
@@ -77,8 +79,8 @@ class Run:
         """Parameter names by identity."""
         return {id(p): name for name, p in self.network.named_parameters()}
 
-    def to_bytes(self) -> bytes:
-        """The checkpoint."""
+    def to_bytes(self, *, stopped: bool = False) -> bytes:
+        """The checkpoint; stopped: written because a signal came, where a run that is left alone writes none."""
         tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.network.state_dict().items()}
         names = self.names()
         for optimiser in self.optimisers:
@@ -92,6 +94,8 @@ class Run:
             "data": self.data,
             "counts": self.counts,
             "start": self.start,
+            "threads": self.threads,
+            "stopped": stopped,
             "watch": asdict(self.watch),
             "setbacks": [asdict(s) for s in self.setbacks],
             "best": None if math.isinf(self.best) else self.best,
@@ -190,6 +194,8 @@ def load_run(data: bytes, name: str, device: str = "cpu") -> Run:
 # ------------------------------------------------------------------------ files
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+#: The one before the previous one, kept while the last one is of a stop.
+EARLIER = "earlier.safetensors"
 
 
 def write_last(folder: Path, data: bytes, *, keep_previous: bool = True) -> None:
@@ -198,6 +204,32 @@ def write_last(folder: Path, data: bytes, *, keep_previous: bool = True) -> None
     with staged(last, data, force=True):
         if keep_previous and last.exists():
             _copy(last, folder / PREVIOUS)
+    if keep_previous:
+        _forget_earlier(folder)
+
+
+def write_stop(folder: Path, data: bytes, *, again: bool) -> None:
+    """Make the state at a stop the last checkpoint.
+
+    A run that is left alone has no such checkpoint and must not go back to it after a setback: the last one becomes the
+    previous, the previous the earlier one. again: the last one is of a stop itself.
+    """
+    if not again:
+        for newer, older in ((PREVIOUS, EARLIER), (LAST, PREVIOUS)):
+            if (folder / newer).exists():
+                _copy(folder / newer, folder / older)
+    write_last(folder, data, keep_previous=False)
+
+
+def write_after_stop(folder: Path, data: bytes) -> None:
+    """Make these bytes the last checkpoint, the one before being of a stop, or damaged."""
+    write_last(folder, data, keep_previous=False)
+    _forget_earlier(folder)
+
+
+def _forget_earlier(folder: Path) -> None:
+    with suppress(OSError):
+        (folder / EARLIER).unlink(missing_ok=True)
 
 
 def write_best(folder: Path, data: bytes) -> None:
@@ -220,20 +252,49 @@ def _copy(source: Path, target: Path) -> None:
         raise OutputError(f"cannot write {target}: {error.strerror}") from None
 
 
-def read_last(folder: Path) -> bytes | None:
-    """The last checkpoint of a run, if there is one."""
-    return _read(folder / LAST)
+def read_resumable(folder: Path) -> tuple[str, bytes, str] | None:
+    """(name, bytes, what to say) of the newest checkpoint that a run can go on from; None in a folder without a run.
+
+    Raises TrainingError where all are damaged, or where there is no other than the best one.
+    """
+    faults = []
+    for name in (LAST, PREVIOUS, EARLIER):
+        if (data := _read(folder / name)) is None:
+            continue
+        try:
+            parsed(data, str(folder / name))
+        except TrainingError as error:
+            faults.append(str(error))
+            continue
+        missing = "" if name == LAST else "; ".join(faults) or f"no {folder / LAST}"
+        return name, data, missing and f"{missing}: going on from {name}"
+    if faults:
+        raise TrainingError("; ".join(faults))
+    if (folder / BEST).exists():
+        raise TrainingError(
+            f"{folder} holds {BEST} of a run, but neither {LAST} nor {PREVIOUS} to go on from: "
+            "choose another folder, and begin with it there by --init"
+        )
+    return None
 
 
 def read_good(folder: Path, setbacks: list[Setback]) -> tuple[str, bytes] | None:
-    """(name, bytes) of the checkpoint to go back to: the last one, unless the run went wrong from there already."""
-    last, previous = _read(folder / LAST), _read(folder / PREVIOUS)
-    if last is None:
+    """(name, bytes) of the checkpoint to go back to: the last one, unless the run went wrong from there already.
+
+    Those of stops do not count, nor do damaged ones.
+    """
+    found: list[tuple[int, str, bytes]] = []
+    for name in (LAST, PREVIOUS, EARLIER):
+        data = _read(folder / name)
+        with suppress(TrainingError):
+            if data is not None and not (state := parsed(data, name)[0]).get("stopped", False):
+                found.append((state["step"], name, data))
+    if not found:
         return None
-    step = parsed(last, LAST)[0]["step"]
-    if previous is not None and setbacks and setbacks[-1].back_to == step:
-        return PREVIOUS, previous
-    return LAST, last
+    before = [each for each in found if each[0] < found[0][0]]
+    if before and setbacks and setbacks[-1].back_to == found[0][0]:
+        return before[0][1:]
+    return found[0][1:]
 
 
 def _read(path: Path) -> bytes | None:

@@ -19,7 +19,18 @@ from pixzip.data.crops import Pixels, RandomCrops, ahead
 from pixzip.errors import TrainingError
 from pixzip.nets.precision import product_type
 from pixzip.training import integers
-from pixzip.training.checkpoint import LAST, Run, Setback, read_good, read_last, write_best, write_last
+from pixzip.training.checkpoint import (
+    LAST,
+    Run,
+    Setback,
+    parsed,
+    read_good,
+    read_resumable,
+    write_after_stop,
+    write_best,
+    write_last,
+    write_stop,
+)
 from pixzip.training.memory import settled_objects
 from pixzip.training.processes import Processes
 from pixzip.training.report import Entry, Log
@@ -53,9 +64,12 @@ class Trainer:
     log: Log | None = None
     recent: list[float] = field(default_factory=list)
     stopped: Callable[[], int] = lambda: 0
+    #: Whether the last checkpoint is one that a run writes that is left alone.
+    last_is_due: bool = True
 
     def __post_init__(self) -> None:
         settings, self.cores = self.run.config.training, torch.get_num_threads()
+        self.run.threads = self.cores
         if settings.recompute:
             if not hasattr(self.run.network, "recompute"):
                 raise TrainingError(f"training.recompute: {self.run.config.architecture} cannot recompute its layers")
@@ -172,19 +186,38 @@ class Trainer:
 
     # -------------------------------------------------------------------- checkpoints
 
-    def save(self, *, keep_previous: bool = True) -> None:
-        """Write the last checkpoint."""
+    def save(self, *, stopping: bool = False) -> None:
+        """Write the last checkpoint; stopping: one that is not due."""
         if self.processes.leads:
-            write_last(self.folder, self.run.to_bytes(), keep_previous=keep_previous)
+            data = self.run.to_bytes(stopped=stopping)
+            if stopping:
+                write_stop(self.folder, data, again=not self.last_is_due)
+            elif self.last_is_due:
+                write_last(self.folder, data)
+            else:
+                write_after_stop(self.folder, data)
+        self.last_is_due = not stopping
 
-    def resume(self, *, allow_changes: bool) -> bool:
-        """Go on from the last checkpoint in the folder, if there is one."""
-        data = self.processes.agreed(read_last(self.folder) if self.processes.leads else None)
-        if data is None:
+    def resume(self, *, allow_changes: bool, say: Callable[[str], None]) -> bool:
+        """Go on from the newest whole checkpoint in the folder, if there is one."""
+        found = self.processes.agreed(read_resumable(self.folder) if self.processes.leads else None)
+        if found is None:
             return False
-        name = str(self.folder / LAST)
-        self.run.check_same(data, name, allow_changes=allow_changes)
-        self.run.restore(data, name)
+        name, data, missing = found
+        if missing:
+            say(missing)
+        shown, run = str(self.folder / name), self.run
+        run.check_same(data, shown, allow_changes=allow_changes)
+        run.restore(data, shown)
+        if run.exponents is not None and run.done < run.config.training.steps:
+            raise TrainingError(
+                f"training.steps {run.config.training.steps}: this run is at step {run.done}, on its integers already; "
+                "prolong that phase (training.quantised_steps), or begin another run with it (--init)"
+            )
+        state, _ = parsed(data, shown)
+        if state.get("threads", 0) not in (0, run.threads):
+            say(f"{run.threads} threads where there were {state['threads']}: other bits than without an interruption")
+        self.last_is_due = name == LAST and not state.get("stopped", False)
         return True
 
     def set_back(self, reason: str) -> None:
@@ -201,7 +234,9 @@ class Trainer:
         if best[0] == (self.run.exponents is None):  # best.safetensors is of this phase and stays
             self.run.best = min(self.run.best, best[1])
         self.run.setbacks = [*before, Setback(step, reason, self.run.done)]
-        self.save(keep_previous=False)
+        if self.processes.leads:
+            write_last(self.folder, self.run.to_bytes(), keep_previous=False)
+        self.last_is_due = True
         self.recent.clear()
         if self.log is not None:
             self.log.go_back(self.run.done)
@@ -251,5 +286,7 @@ class Trainer:
             run.best = value
             if self.processes.leads:
                 write_best(self.folder, run.to_bytes())
-        if ending or stopping or (run.done % settings.save_every == 0 and run.watch.calm(settings.spike)):
+        if ending or (run.done % settings.save_every == 0 and run.watch.calm(settings.spike)):
             self.save()
+        elif stopping:
+            self.save(stopping=True)

@@ -27,9 +27,21 @@ class Entry:
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """Rows of a log.csv, one dict each."""
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
+    """Rows of a log.csv, one dict each; what a power cut left of others is passed over."""
+    text = path.read_bytes().decode("utf-8", "replace").replace("\0", "")
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    return [row for row in rows if set(row) == set(COLUMNS) and None not in row.values() and _is_row(row)]
+
+
+def _is_row(row: dict[str, str]) -> bool:
+    """Whether the cells are numbers where they have to be."""
+    try:
+        int(row["step"])
+        for name in COLUMNS[1:5]:
+            float(row[name] or 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _time(s: float) -> str:
@@ -101,10 +113,13 @@ class Log:
             raise OutputError(f"cannot write {self._path}: {error.strerror}") from None
 
 
-def tensorboard(folder: Path) -> Callable[[], Any]:
-    """What opens a writer of TensorBoard's files. Raises UsageError where the package is missing."""
+def tensorboard(folder: Path) -> Callable[[int], Any]:
+    """What opens a writer of TensorBoard's files after so many steps; those of later steps are dropped, as in log.csv.
+
+    Raises UsageError where the package is missing.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UsageError("--tensorboard needs tensorboard: install pixzip[tensorboard]") from None
-    return lambda: SummaryWriter(str(folder / "tensorboard"))
+    return lambda done: SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ from pixzip.training.processes import Processes
 from pixzip.training.report import Log, silent
 from pixzip.training.start import begin_from
 from pixzip.training.workers import Workers
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -69,14 +75,14 @@ def train(
     processes: Processes | None = None,
     device: str = "cpu",
     allow_changes: bool = False,
-    board: Callable[[], Any] | None = None,
+    board: Callable[[int], Any] | None = None,
     say: Callable[[str], None] = silent,
 ) -> int:
     """Train both phases into ``folder``, resuming where a checkpoint there ends.
 
     Returns 0 when the run is complete and its model written, or the number of the signal that stopped it; it is saved
     then, and the same call goes on. Raises TrainingError, TrainingDataError, OutputError; the checkpoints in the folder
-    are whole whatever happens. ``board`` opens a TensorBoard writer (report.tensorboard).
+    are whole whatever happens. ``board`` opens a TensorBoard writer after so many steps (report.tensorboard).
     """
     processes = processes or Processes()
     if not processes.leads:
@@ -106,9 +112,17 @@ def train(
     trainer = Trainer(run, crops, held_out, folder, processes, workers)
     if given == "auto" and dtype is torch.float32 and config.training.steps:
         say("products in float32: there are no instructions for bfloat16 here")
-    if processes.leads:
-        _make_folder(folder)
-    if trainer.resume(allow_changes=allow_changes):
+    with held(folder) if processes.leads else nullcontext():
+        return _trained(trainer, say, board, allow_changes=allow_changes)
+
+
+def _trained(
+    trainer: Trainer, say: Callable[[str], None], board: Callable[[int], Any] | None, *, allow_changes: bool
+) -> int:
+    """Train in a folder that is there and held."""
+    run, processes, folder = trainer.run, trainer.processes, trainer.folder
+    config = run.config
+    if trainer.resume(allow_changes=allow_changes, say=say):
         say(f"resuming after step {run.done}")
     else:
         trainer.save()  # so that there is always a checkpoint to go back to
@@ -116,8 +130,8 @@ def train(
         pixels = config.training.batch * config.data.crop**2
         with staged(folder / "config.toml", to_toml(to_tables(config)).encode(), force=True):
             pass
-        trainer.log = Log(folder, config.training.all_steps, run.done, pixels, say, board() if board else None)
-    with stop_signals() as stopped, closing(trainer.log) if trainer.log else nullcontext(), workers:
+        trainer.log = Log(folder, config.training.all_steps, run.done, pixels, say, board(run.done) if board else None)
+    with stop_signals() as stopped, closing(trainer.log) if trainer.log else nullcontext(), trainer.workers:
         trainer.stopped = stopped
         if number := trainer.go():
             say(f"stopped after step {run.done}, saved; the same command goes on")
@@ -128,8 +142,26 @@ def train(
     return 0
 
 
-def _make_folder(folder: Path) -> None:
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make a folder, if need be, and keep other processes from training into it, where the system knows how.
+
+    Raises OutputError where it cannot be made, TrainingError where another process holds it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from None
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without such locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TrainingError(f"another process trains into {folder}") from None
+        yield
+    finally:
+        os.close(handle)
