@@ -301,6 +301,28 @@ def test_a_run_on_its_integers_gets_no_more_float_steps(config: Config, tmp_path
     assert train(longer, tmp_path / "run", tmp_path / "cache", allow_changes=True) == 0
 
 
+@pytest.mark.parametrize("where", ["calibrate", "frozen", "saturation"])
+def test_a_signal_ends_a_run_at_once_where_nothing_is_under_way(
+    where: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While exponents are chosen, and while the results are written."""
+    assert train(config, tmp_path / "whole", tmp_path / "cache") == 0
+    with monkeypatch.context() as patch:
+
+        def signalled(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("went on")
+
+        patch.setattr(loop.integers, where, signalled)
+        said: list[str] = []
+        assert train(config, tmp_path / "run", tmp_path / "cache", say=said.append) == signal.SIGTERM
+    step = 24 if where == "calibrate" else 32
+    assert said[-1] == f"stopped after step {step}, saved; the same command goes on"
+    assert train(config, tmp_path / "run", tmp_path / "cache") == 0
+    for name in ("model.safetensors", LAST, "report.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
 def test_other_threads_are_mentioned(config: Config, tmp_path: Path) -> None:
     config = changed(config, report_every=1, quantised_steps=0)
     said = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -64,6 +64,8 @@ class Trainer:
     log: Log | None = None
     recent: list[float] = field(default_factory=list)
     stopped: Callable[[], int] = lambda: 0
+    #: What a signal interrupts within, where nothing is lost that is not on disk.
+    interruptible: Callable[[], AbstractContextManager[None]] = nullcontext
     #: Whether the last checkpoint is one that a run writes that is left alone.
     last_is_due: bool = True
 
@@ -180,7 +182,9 @@ class Trainer:
             run.average.become_weights(run.network)
         run.network.cpu()  # from a GPU, where the integers are not
         sample = run.network.prepare(integers.calibration_crops(self.crops))
-        with torch_threads(self.cores):
+        if self.log is not None:
+            self.log.say("choosing the exponents of the integers")
+        with torch_threads(self.cores), self.interruptible():
             run.exponents = self.processes.agreed(integers.calibrate(run.network, sample))
         run.watch, run.best = Watch(), math.inf
 

@@ -62,7 +62,7 @@ class Log:
         self, folder: Path, steps: int, done: int, pixels: int, say: Callable[[str], None], board: Any
     ) -> None:
         """Rows of steps after ``done``, which a resumed run takes again, are dropped; pixels are those of a step."""
-        self._path, self._steps, self._pixels, self._say, self._board = folder / "log.csv", steps, pixels, say, board
+        self._path, self._steps, self._pixels, self.say, self._board = folder / "log.csv", steps, pixels, say, board
         self.go_back(done)
 
     def go_back(self, done: int) -> None:
@@ -85,7 +85,7 @@ class Log:
         speed = self._pixels / max(step_s, 1e-9)
         shown = "" if entry.validation is None else f"{entry.validation:.4f}"
         self._append([entry.step, f"{entry.train:.4f}", shown, f"{entry.rate:.3g}", round(speed), ""])
-        self._say(
+        self.say(
             f"step {entry.step:6d}/{self._steps}  train {entry.train:.4f}  validation {shown or '-':>6}  "
             f"rate {entry.rate:.2e}  {speed / 1e3:.1f} k pixels/s  {_time((self._steps - entry.step) * step_s)} left"
         )
@@ -98,7 +98,7 @@ class Log:
     def event(self, step: int, text: str) -> None:
         """Record something that a person should know of."""
         self._append([step, "", "", "", "", text])
-        self._say(text)
+        self.say(text)
 
     def close(self) -> None:
         """Write out what TensorBoard still holds."""

@@ -34,16 +34,47 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+class Stopped(BaseException):
+    """A signal came while nothing was under way that a step's end would save."""
+
+
+class StopSignals:
+    """Called, it gives the number of the signal that came; 0: none."""
+
+    def __init__(self) -> None:
+        self._number, self._raises = 0, False
+
+    def __call__(self) -> int:
+        return self._number
+
+    def receive(self, number: int, _: object) -> None:
+        """What signal.signal is given."""
+        self._number = self._number or number
+        if self._raises:
+            raise Stopped
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block a signal raises Stopped, also one that came before it."""
+        self._raises = True
+        try:
+            if self._number:
+                raise Stopped
+            yield
+        finally:
+            self._raises = False
+
+
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], int]]:
-    """Within the block SIGINT and SIGTERM only set the number that the yielded function returns; 0: none came."""
-    seen: list[int] = []
+def stop_signals() -> Iterator[StopSignals]:
+    """Within the block SIGINT and SIGTERM are only noted, unless they are to be felt at once."""
+    stop = StopSignals()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
+        yield stop
         return
-    old = {s: signal.signal(s, lambda number, _: seen.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    old = {s: signal.signal(s, stop.receive) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: seen[0] if seen else 0
+        yield stop
     finally:
         for s, handler in old.items():
             signal.signal(s, handler)
@@ -131,15 +162,17 @@ def _trained(
         with staged(folder / "config.toml", to_toml(to_tables(config)).encode(), force=True):
             pass
         trainer.log = Log(folder, config.training.all_steps, run.done, pixels, say, board(run.done) if board else None)
-    with stop_signals() as stopped, closing(trainer.log) if trainer.log else nullcontext(), trainer.workers:
-        trainer.stopped = stopped
-        if number := trainer.go():
-            say(f"stopped after step {run.done}, saved; the same command goes on")
-            return number
-        if run.exponents is None and integers.has_integers(run.network):
-            trainer.begin_integers()
-        finish(trainer, say)
-    return 0
+    with stop_signals() as stop, closing(trainer.log) if trainer.log else nullcontext(), trainer.workers:
+        trainer.stopped, trainer.interruptible = stop, stop.at_once
+        with suppress(Stopped):
+            if not trainer.go():
+                if run.exponents is None and integers.has_integers(run.network):
+                    trainer.begin_integers()
+                with stop.at_once():
+                    finish(trainer, say)
+                return 0
+    say(f"stopped after step {run.done}, saved; the same command goes on")
+    return stop()
 
 
 @contextmanager
