@@ -263,7 +263,7 @@ def test_the_high_bytes_of_deep_gray_are_taken_and_numbers_that_are_no_samples_r
     Image.fromarray(deep.astype(np.float32)).save(folder / "real.tif")
     Image.fromarray(deep.astype(np.int32) << 8).save(folder / "wide.tif")
     found = load_pictures(str(folder), tmp_path / "cache")
-    assert list(found.names) == ["gray.png", "gray.tif"]
+    assert list(found.names) == ["gray.png", "gray.tif"] and found.gray.all()
     assert sorted(name.split(" ")[0] for name in found.unreadable) == ["real.tif", "wide.tif"]
     for i in range(2):
         np.testing.assert_array_equal(found[i], np.repeat((deep >> 8)[:, :, None], 3, axis=2))

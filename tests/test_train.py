@@ -18,13 +18,14 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+import pixzip  # noqa: E402
 from pixzip import codec  # noqa: E402
-from pixzip.data.cache import pictures_of  # noqa: E402
+from pixzip.data.cache import load_pictures, pictures_of  # noqa: E402
 from pixzip.data.crops import RandomCrops  # noqa: E402
 from pixzip.data.settings import DataSettings  # noqa: E402
 from pixzip.data.sources import rgb  # noqa: E402
 from pixzip.data.split import load_split  # noqa: E402
-from pixzip.errors import OutputError, TrainingError  # noqa: E402
+from pixzip.errors import OutputError, TrainingDataError, TrainingError  # noqa: E402
 from pixzip.evaluate import bootstrap  # noqa: E402
 from pixzip.model.file import find_model  # noqa: E402
 from pixzip.nets.diagonal_bilstm import DiagonalBiLstmConfig  # noqa: E402
@@ -720,7 +721,7 @@ def test_evaluation_counts_nats_of_binary_pictures_and_groups_sizes(monkeypatch:
         seen.append(pixels.shape)
         return 2.0 + pixels[:, 0, 0, 0]
 
-    subject = evaluation.Subject("net", 1, {"float": measure})
+    subject = evaluation.Subject("net", 1, 2, {"float": measure})
     monkeypatch.setattr(evaluation, "_subject", lambda *_: subject)
     progress: list[float] = []
     lines = list(evaluation.evaluations("m", pictures, limit=None, device="cpu", progress=progress.append))
@@ -728,6 +729,28 @@ def test_evaluation_counts_nats_of_binary_pictures_and_groups_sizes(monkeypatch:
     assert lines[0] == "net: 4 pictures, 64 sub-pixels"
     assert lines[1].startswith("float     0.1562 bits/dim, mean over pictures (95 % ")
     assert lines[2].strip().startswith(f"{2.5 * np.log(2):.3f} nats a picture (95 % ")
+
+
+def test_gray_files_count_as_they_are_coded(config: Config, tmp_path: Path) -> None:
+    """One plane of them, by model and file alike; colours beside them count three."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for path in Path(config.data.train).glob("*.png"):
+        with Image.open(path) as image:
+            image.convert("L").save(folder / f"gray-{path.name}")
+            image.save(folder / path.name)
+    pictures = load_pictures(str(folder), tmp_path / "cache")
+    lines = list(evaluation.evaluations("fast", pictures, limit=None, device="cpu", progress=lambda done: None))
+    assert lines[0] == f"fast: 6 pictures, {3 * 40 * 48 + 9 * 40 * 48} sub-pixels"
+    gray = pictures.select(np.flatnonzero(pictures.gray))
+    assert sorted(gray.names) == ["gray-0.png", "gray-1.png", "gray-2.png"]
+    (_, line) = evaluation.evaluations("fast", gray, limit=None, device="cpu", progress=lambda done: None)
+    sizes = [len(pixzip.compress((folder / str(name)).read_bytes(), model="fast", learning=0)) for name in gray.names]
+    found = float(line.split()[1])
+    assert found == pytest.approx(8 * (np.mean(sizes) - 82) / (40 * 48), rel=0.02)  # without headers
+    with pytest.raises(TrainingDataError, match="pictures of 2 levels for fast of 256"):
+        binary = pictures_of(np.zeros((8, 8, 1), np.uint8), levels=2)
+        list(evaluation.evaluations("fast", binary, limit=None, device="cpu", progress=lambda done: None))
 
 
 def test_bits_of_a_checkpoint_of_the_papers_are_those_of_each_picture_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ def test_two_processes_take_the_steps_of_one(whole: Path, pictures: Path, cache:
         command("train", *shared, "--out", folder, torchrun=2), env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    for column, places in (("train_bits_per_dim", 3e-3), ("validation_bits_per_dim", 3e-3)):
+    for column, places in (("train_bits_per_dim", 5e-3), ("validation_bits_per_dim", 5e-3)):
         a, b = ([float(row[column]) for row in log(f) if row[column]] for f in (one, folder))
         assert len(a) == len(b) > 1
         np.testing.assert_allclose(a, b, atol=places)
@@ -209,6 +209,24 @@ def gradients(pictures: str, cache: str, out: str, world: int, rank: int, port: 
 def native_threads() -> list[str]:
     """Names of this process's threads, as Linux knows them; elsewhere none."""
     return [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+
+
+def test_what_the_first_process_finds_wrong_ends_both(pictures: Path, cache: Path, tmp_path: Path) -> None:
+    """Nobody waits for it, or dies of its absence: no traceback but torchrun's own."""
+    empty, damaged = tmp_path / "empty", tmp_path / "damaged"
+    empty.mkdir()
+    damaged.mkdir()
+    (damaged / "last.safetensors").write_bytes(b"no checkpoint")
+    for data, folder, line in (
+        (empty, tmp_path / "run", f"pixzip: no readable picture in {empty}"),
+        (pictures, damaged, f"pixzip: {damaged / 'last.safetensors'}: damaged checkpoint"),
+    ):
+        arguments = [*TINY, "--data", str(data), "--cache", str(cache), "--out", folder]
+        done = subprocess.run(
+            command("train", *arguments, torchrun=2), env=environment(), capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode != 0 and line in done.stderr
+        assert done.stderr.count("pixzip: ") == 2 and done.stderr.count("Traceback") == 1
 
 
 def test_two_processes_give_the_gradients_of_one_with_the_joint_batch(
@@ -275,8 +293,8 @@ def complaint(arguments: list[str | Path], capsys: pytest.CaptureFixture[str]) -
         (["--preset", "defualt"], TrainingError, "no preset defualt; the nearest is default"),
         (["--config", "x.toml", "--preset", "small"], UsageError, "--preset and --config exclude each other"),
         (["--set", "data.crop=500"], TrainingDataError, "no training picture of at least 500 x 500"),
-        (["--set", "model.blocks=cx"], TrainingError, "blocks 'cx': must be 1 to 64 letters c and l"),
-        (["--set", "model.head=2048"], TrainingError, "head 2048: must be a multiple of 8"),
+        (["--set", "model.blocks=cx"], TrainingError, "model.blocks 'cx': must be 1 to 64 letters c and l"),
+        (["--set", "model.head=2048"], TrainingError, "model.head 2048: must be a multiple of 8"),
         (
             ["--data", "cifar10/tests:x"],
             TrainingDataError,

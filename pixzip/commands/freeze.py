@@ -123,7 +123,7 @@ def _bits(
 
     subject = subject_of_run(run, name)
     exact = subject_of_model(load_model(model, "model"), subject.planes)
-    together = Subject(subject.name, subject.planes, subject.measures | exact.measures)
+    together = Subject(subject.name, subject.planes, subject.levels, subject.measures | exact.measures)
     return measured(together, sources.measured(), limit=limit, progress=progress)
 
 

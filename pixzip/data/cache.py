@@ -1,7 +1,7 @@
 """A source's pictures → one memory-mapped file of pixels and an index, made once and found again by content.
 
     CACHE/<key>/pixels.bin     (h, w, planes) uint8 of every picture, one after another
-    CACHE/<key>/index.npz      offset, h, w and content hash of each
+    CACHE/<key>/index.npz      offset, h, w and content hash of each, and whether its file was gray
     CACHE/<key>/about.json     planes, levels, names, files that could not be read, hashes of the two other files
 
 The key is a hash of the contents of all the source's files: a moved or renamed data set is found again, a changed one
@@ -52,7 +52,8 @@ def default_cache() -> Path:
 class Pictures:
     """Pictures in memory-mapped storage, or a selection of them: [i] is (h, w, planes) uint8, not to be written.
 
-    heights, widths (n,) int64; hashes (n,): content hashes as hexadecimal text; names (n,).
+    heights, widths (n,) int64; hashes (n,): content hashes as hexadecimal text; names (n,); gray (n,): whether the file
+    had one plane where these have three.
     """
 
     pixels: NDArray[np.uint8]
@@ -61,6 +62,7 @@ class Pictures:
     widths: NDArray[np.int64]
     hashes: NDArray[np.str_]
     names: NDArray[np.str_]
+    gray: NDArray[np.bool_]
     planes: int
     levels: int
     unreadable: tuple[str, ...] = ()
@@ -75,7 +77,7 @@ class Pictures:
 
     def select(self, chosen: NDArray[np.intp]) -> Pictures:
         """Those at these indices, in their order."""
-        parts = {key: getattr(self, key)[chosen] for key in ("offsets", "heights", "widths", "hashes", "names")}
+        parts = {key: getattr(self, key)[chosen] for key in ("offsets", "heights", "widths", "hashes", "names", "gray")}
         return replace(self, **parts)
 
     @property
@@ -100,6 +102,7 @@ def pictures_of(*arrays: NDArray[np.uint8], levels: int = 256) -> Pictures:
         widths=np.array([a.shape[1] for a in arrays]),
         hashes=np.array([content_hash(a) for a in arrays]),
         names=np.array([str(i) for i in range(len(arrays))]),
+        gray=np.zeros(len(arrays), dtype=np.bool_),
         planes=arrays[0].shape[2],
         levels=levels,
     )
@@ -181,11 +184,14 @@ def _build(source: Source, folder: Path) -> None:
 def _write(source: Source, folder: Path) -> None:
     offset = 0
     rows: list[tuple[int, int, int]] = []
+    gray: list[bool] = []
     hashes: list[str] = []
     names: list[str] = []
     unreadable: list[str] = []
     with (folder / "pixels.bin").open("wb") as out:
-        for name, picture in _read_all(source, unreadable):
+        for name, found in _read_all(source, unreadable):
+            gray.append(found.shape[2] < source.planes)
+            picture = np.repeat(found, source.planes, axis=2) if gray[-1] else found
             out.write(np.ascontiguousarray(picture).tobytes())
             rows.append((offset, picture.shape[0], picture.shape[1]))
             hashes.append(content_hash(picture))
@@ -196,7 +202,12 @@ def _write(source: Source, folder: Path) -> None:
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     with (folder / "index.npz").open("wb") as file:
         np.savez(
-            file, offsets=table[:, 0], heights=table[:, 1], widths=table[:, 2], hashes=np.array(hashes, dtype="U32")
+            file,
+            offsets=table[:, 0],
+            heights=table[:, 1],
+            widths=table[:, 2],
+            hashes=np.array(hashes, dtype="U32"),
+            gray=np.array(gray, dtype=np.bool_),
         )
         file.flush()
         os.fsync(file.fileno())
@@ -235,7 +246,7 @@ def _open(folder: Path) -> Pictures:
         if _file_hash(folder / name).hex() != about["files"][name]:
             raise ValueError(f"{name} is not what was written")
     with np.load(folder / "index.npz", allow_pickle=False) as index:
-        arrays = {key: index[key] for key in ("offsets", "heights", "widths", "hashes")}
+        arrays = {key: index[key] for key in ("offsets", "heights", "widths", "hashes", "gray")}
     size = (folder / "pixels.bin").stat().st_size
     pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r") if size else np.empty(0, dtype=np.uint8)
     names = np.array(about["names"], dtype=np.str_)

@@ -68,12 +68,18 @@ def open_source(text: str) -> Source:
 
 
 def _folder(root: Path, kind: str = "folder") -> Source:
+    """Image files; those of a data set are of colours whatever their mode, as in the papers that use it."""
     files = sorted((p for p in root.rglob("*") if p.is_file()), key=lambda p: p.relative_to(root).as_posix())
-    return Source(kind, tuple(files), root, 3, 256, lambda path: iter([(path.relative_to(root).as_posix(), rgb(path))]))
+    read = samples if kind == "folder" else rgb
+
+    def read_one(path: Path) -> Iterator[tuple[str, Pixels]]:
+        yield path.relative_to(root).as_posix(), read(path)
+
+    return Source(kind, tuple(files), root, 3, 256, read_one)
 
 
-def rgb(path: Path) -> Pixels:
-    """An image file as (h, w, 3); alpha is dropped, of 16 bits a sample the high byte is kept.
+def samples(path: Path) -> Pixels:
+    """An image file as (h, w, 3), of gray ones (h, w, 1); alpha is dropped, of 16 bits a sample the high byte is kept.
 
     Raises ValueError for numbers that are no samples of 8 or 16 bits, which Pillow would clip.
     """
@@ -82,10 +88,18 @@ def rgb(path: Path) -> Pixels:
             deep = np.asarray(image.convert("I"))
             if deep.min() < 0 or deep.max() > 65535:
                 raise ValueError("samples of more than 16 bits")
-            return np.repeat((deep >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+            return (deep >> 8).astype(np.uint8)[:, :, None]
         if image.mode == "F":
             raise ValueError("samples are floating-point numbers")
+        if image.mode in ("1", "L", "LA"):
+            return np.asarray(image.convert("L"))[:, :, None]
         return np.asarray(image.convert("RGB"))
+
+
+def rgb(path: Path) -> Pixels:
+    """As samples, (h, w, 3)."""
+    found = samples(path)
+    return found if found.shape[2] == 3 else np.repeat(found, 3, axis=2)
 
 
 def _existing(root: Path, pattern: str, kind: str) -> tuple[Path, ...]:

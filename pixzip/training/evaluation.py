@@ -17,12 +17,13 @@ from pixzip.codec import DEFAULT_TILE
 from pixzip.coding.schedule import tiles_of
 from pixzip.data.cache import Pictures
 from pixzip.data.crops import Pixels, as_planes
-from pixzip.errors import TrainingError
+from pixzip.errors import TrainingDataError, TrainingError
 from pixzip.evaluate import bootstrap, model_bits
 from pixzip.model.file import Model, find_model
 from pixzip.nets.stack import Stack
 from pixzip.training import integers
 from pixzip.training.checkpoint import Run, is_checkpoint, load_run, read_checkpoint
+from pixzip.training.config import levels_of, planes_of
 
 #: Pictures of one size go through a network together, up to so many pixels.
 _BATCH_PX = 81920
@@ -32,10 +33,11 @@ Measure = Callable[[Pixels], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: its name, the planes it codes, and its ways of counting bits."""
+    """What is evaluated: its name, the planes it codes and the values of a sub-pixel, and its ways of counting bits."""
 
     name: str
     planes: int
+    levels: int
     measures: dict[str, Measure]
 
 
@@ -49,14 +51,21 @@ def evaluations(
 def measured(
     subject: Subject, pictures: Pictures, *, limit: int | None, progress: Callable[[float], None]
 ) -> Iterator[str]:
-    """As ``evaluations``, of a subject."""
+    """As ``evaluations``, of a subject. Gray image files count as the codec codes them, as one plane.
+
+    Raises TrainingDataError for pictures of other levels than the subject's.
+    """
+    if pictures.levels != subject.levels:
+        raise TrainingDataError(f"pictures of {pictures.levels} levels for {subject.name} of {subject.levels}")
     order = np.argsort(pictures.hashes, kind="stable")[:limit] if limit else np.arange(len(pictures))
     chosen = pictures.select(order)
-    dims = chosen.heights * chosen.widths * subject.planes
+    dims = chosen.heights * chosen.widths
     bits = {name: np.empty(len(chosen)) for name in subject.measures}
     done = 0
     for group in _groups(chosen):
-        pixels = np.stack([as_planes(chosen[int(i)], subject.planes) for i in group])
+        planes = 1 if chosen.gray[group[0]] else subject.planes
+        pixels = np.stack([as_planes(chosen[int(i)], planes) for i in group])
+        dims[group] *= planes
         for name, measure in subject.measures.items():
             bits[name][group] = measure(pixels)
         done += len(group)
@@ -65,8 +74,9 @@ def measured(
 
 
 def _groups(pictures: Pictures) -> Iterator[NDArray[np.intp]]:
-    """Indices of pictures of one size, few enough to be measured together."""
-    order = np.lexsort((pictures.widths, pictures.heights))
+    """Indices of pictures of one size, gray or not, few enough to be measured together."""
+    kinds = np.stack([pictures.gray, pictures.heights, pictures.widths])
+    order = np.lexsort(kinds[::-1])
     start = 0
     while start < len(order):
         h, w = pictures.heights[order[start]], pictures.widths[order[start]]
@@ -74,7 +84,7 @@ def _groups(pictures: Pictures) -> Iterator[NDArray[np.intp]]:
         same = 1
         while same < most and start + same < len(order):
             i = order[start + same]
-            if (pictures.heights[i], pictures.widths[i]) != (h, w):
+            if (kinds[:, i] != kinds[:, order[start]]).any():
                 break
             same += 1
         yield order[start : start + same]
@@ -109,35 +119,37 @@ def subject_of_model(model: Model, planes: int) -> Subject:
     """A frozen model's exact bits; pictures of one plane count as the codec codes them, by the first colour alone."""
 
     def exact(pixels: Pixels) -> NDArray[np.float64]:
-        bits = model_bits(model, np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), learning=0)
+        planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        bits = model_bits(model, planes, learning=0, threads=torch.get_num_threads())
         return np.asarray(bits.sum(axis=(1, 2, 3)))
 
-    return Subject(model.name, planes, {"exact": exact})
+    return Subject(model.name, planes, 2 if model.network.pictures == "binary" else 256, {"exact": exact})
 
 
 def subject_of_run(run: Run, name: str) -> Subject:
     """A run's bits by its float network, and by its integers as trained where it has them."""
-    planes = run.config.data.planes
+    planes = run.config.data.planes or planes_of(run.config.model)
 
     def summed(nats: Callable[[Any], torch.Tensor]) -> Measure:
         def measure(pixels: Pixels) -> NDArray[np.float64]:
-            return np.array([_tiled_nats(run, nats, picture) / math.log(2) for picture in pixels])
+            whole = (as_planes(picture, planes) for picture in pixels)
+            return np.array([_tiled_nats(run, nats, picture) / math.log(2) for picture in whole])
 
         return measure
 
     if isinstance(run.network, Stack):
-        measures: dict[str, Measure] = {"float": lambda pixels: _together(run.network, pixels)}
+        measures: dict[str, Measure] = {"float": lambda pixels: _together(run.network, pixels, planes)}
     else:
         measures = {"float": summed(lambda batch: run.network.nats(batch, torch.float32))}
     if run.exponents is not None:
         exponents, network = run.exponents, copy.deepcopy(run.network).cpu()
         measures["quantised"] = summed(lambda batch: integers.integer_nats(network, batch, exponents))
-    return Subject(f"{name} (step {run.done})", planes, measures)
+    return Subject(f"{name} (step {run.done})", planes, levels_of(run.config.model), measures)
 
 
-def _together(network: Stack, pixels: Pixels) -> NDArray[np.float64]:
-    """Bits of pictures (n, h, w, planes) by a network of the paper, which are too small to take one at a time."""
-    total = np.zeros(len(pixels))
+def _together(network: Stack, pixels: Pixels, planes: int) -> NDArray[np.float64]:
+    """Bits of pictures by a network of the paper for so many planes; they are too small to take one at a time."""
+    pixels, total = np.stack([as_planes(picture, planes) for picture in pixels]), np.zeros(len(pixels))
     with torch.no_grad():
         for t in tiles_of(1, pixels.shape[1], pixels.shape[2], DEFAULT_TILE):
             batch = network.prepare(pixels[:, t.y : t.y + t.h, t.x : t.x + t.w])

@@ -81,7 +81,7 @@ def frozen(run: Run, calibration_crops: Callable[[], Pixels]) -> bytes:
 def exact_bits(model: Model, crops: Pixels) -> float:
     """Bits/dim of the frozen model, computed as a decoder computes them; crops (n, h, w, 3), each a picture."""
     pixels = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
-    return float(model_bits(model, pixels, learning=0).mean())
+    return float(model_bits(model, pixels, learning=0, threads=torch.get_num_threads()).mean())
 
 
 def samples(trainer: Trainer) -> bytes:

@@ -204,7 +204,7 @@ class Trainer:
 
     def resume(self, *, allow_changes: bool, say: Callable[[str], None]) -> bool:
         """Go on from the newest whole checkpoint in the folder, if there is one."""
-        found = self.processes.agreed(read_resumable(self.folder) if self.processes.leads else None)
+        found = self.processes.led(lambda: read_resumable(self.folder))
         if found is None:
             return False
         name, data, missing = found
@@ -227,7 +227,7 @@ class Trainer:
     def set_back(self, reason: str) -> None:
         """Return to a good checkpoint and go on with a lower rate and other crops."""
         step, limit, before = self.run.done, self.run.config.training.setbacks, self.run.setbacks
-        found = self.processes.agreed(read_good(self.folder, before) if self.processes.leads else None)
+        found = self.processes.led(lambda: read_good(self.folder, before))
         if found is None or len(before) >= limit:
             raise TrainingError(
                 f"{reason} in step {step}, after {len(before)} setbacks; good until then: {self.folder / LAST}"

@@ -23,6 +23,8 @@ import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from pixzip.errors import PixzipError, TrainingError
+
 #: Others wait so long for the process that decodes the pictures.
 _PATIENCE = timedelta(hours=6)
 
@@ -67,13 +69,36 @@ class Processes:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def led(self, make: Callable[[], Any]) -> Any:
+        """What make() gives in the first process, or the error that it ends with, in every process."""
+        value, error = None, None
+        if self.leads:
+            try:
+                value = make()
+            except PixzipError as found:
+                error = found
+        value, error = self.agreed((value, error))
+        if error is not None:
+            raise error
+        return value
+
     def in_turn(self, make: Callable[[], Any]) -> Any:
-        """make() in one process of each machine, then, with what it left on disk, in the others."""
+        """make() in one process of each machine, then, with what it left on disk, in the others.
+
+        Where it fails in one of them, it does so in all: its own error, TrainingError in the others.
+        """
         if self.world == 1:
             return make()
-        made = make() if self.local == 0 else None
-        dist.barrier()
-        return make() if self.local else made
+        made, error = None, None
+        for mine in (self.local == 0, self.local != 0):
+            if mine:
+                try:
+                    made = make()
+                except Exception as found:
+                    error = found
+            if self.sum([float(error is not None)])[0]:
+                raise error or TrainingError("another process could not read the pictures")
+        return made
 
 
 @contextmanager

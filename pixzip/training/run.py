@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,8 @@ def train(
     trainer = Trainer(run, crops, held_out, folder, processes, workers)
     if given == "auto" and dtype is torch.float32 and config.training.steps:
         say("products in float32: there are no instructions for bfloat16 here")
-    with held(folder) if processes.leads else nullcontext():
+    with ExitStack() as stack:
+        processes.led(lambda: stack.enter_context(held(folder)))
         return _trained(trainer, say, board, allow_changes=allow_changes)
 
 
