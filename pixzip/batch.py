@@ -57,13 +57,20 @@ class Room:
     """Threads and memory in equal shares for pieces of work side by side, which are let in in the order they ask.
 
     A piece that needs more than a share has several, or all: large pictures are worked on alone, on all threads.
-    jobs: most pieces side by side; None: one for each thread.
+    jobs: most pieces side by side; None: one for each thread. room_bytes: what they have together without max_memory.
     """
 
-    def __init__(self, threads: int, pieces: int, max_memory: int | None, jobs: int | None = None) -> None:
+    def __init__(
+        self,
+        threads: int,
+        pieces: int,
+        max_memory: int | None,
+        jobs: int | None = None,
+        room_bytes: int = _ROOM_BYTES,
+    ) -> None:
         self.side_by_side = min(jobs or threads, max(1, pieces))
         self._threads, self._max_memory = threads, max_memory
-        limit = max_memory if max_memory is not None else PROCESS_BYTES + _ROOM_BYTES
+        limit = max_memory if max_memory is not None else PROCESS_BYTES + room_bytes
         self._share_bytes = max(1, (limit - PROCESS_BYTES) // self.side_by_side)
         self._left = self.side_by_side
         self._door, self._changed = threading.Lock(), threading.Condition()

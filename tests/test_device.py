@@ -23,7 +23,7 @@ import pixzip  # noqa: E402
 from pixzip import codec  # noqa: E402
 from pixzip.coding.entropy import Lanes, read_lanes  # noqa: E402
 from pixzip.coding.frequencies import find_weight, sum_before, weight_interval  # noqa: E402
-from pixzip.errors import FormatError, UsageError  # noqa: E402
+from pixzip.errors import FormatError, LimitError, UsageError  # noqa: E402
 from pixzip.jit import jit  # noqa: E402
 from pixzip.model.file import Model  # noqa: E402
 from pixzip.runtime import steps  # noqa: E402
@@ -210,6 +210,35 @@ def test_lanes_cut_short_end_as_on_the_cpu(cut: int) -> None:
 
 
 # Requests together.
+
+
+def scarce(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """A device on which so many blocks fit at once; how many each batch had."""
+    decode, sizes = together.decode_blocks, list[int]()
+
+    def limited(network: Any, device: Any, blocks: Any, *more: Any) -> Any:
+        sizes.append(len(blocks))
+        if len(blocks) > most:
+            raise torch.OutOfMemoryError("out of memory. Tried to allocate\nmore")
+        return decode(network, device, blocks, *more)
+
+    monkeypatch.setattr(together, "decode_blocks", limited)
+    return sizes
+
+
+def test_a_batch_that_does_not_fit_after_all_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = scarce(monkeypatch, 2)
+    shapes = [(1, 6, 7), (1, 4, 9), (1, 8, 3), (1, 5, 5), (1, 2, 2)]
+    found = run_together(together.Together(torch.device("cpu")), tiny_model(10), shapes, wait_for=5)
+    for i, shape in enumerate(shapes):
+        assert np.array_equal(found[i][0], photo(i, (shape[0], 3, *shape[1:])))
+    assert sizes == [5, 2, 3, 1, 2]
+
+
+def test_a_block_that_does_not_fit_is_one_of_our_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    scarce(monkeypatch, 0)
+    with pytest.raises(LimitError, match=r"out of the device's memory: out of memory\. Tried to allocate$"):
+        run_together(together.Together(torch.device("cpu")), tiny_model(10), [(1, 4, 4), (1, 5, 5)], wait_for=2)
 
 
 def run_together(

@@ -62,12 +62,11 @@ def digest(made: list[codec.Encoded]) -> str:
     return whole.hexdigest()
 
 
-@pytest.mark.parametrize("batch", [1, 7])
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("batch", "threads"), [(1, 1), (1, 2), (1, 3), (7, 1), (7, 2), (7, 3), (64, 2)])
 @pytest.mark.parametrize("engine", engines())
-def test_payloads_are_the_same(engine: str, threads: int, batch: int) -> None:
+def test_payloads_are_the_same(engine: str, batch: int, threads: int) -> None:
     """batch: calls at the same time."""
-    if engine in ("torch", "cuda") and threads > 1:
+    if engine in ("torch", "cuda") and threads > 1 and batch < 64:
         pytest.skip("a device has no threads of ours")
     names = [name for _ in range(-(-batch // len(CASES))) for name in CASES]
     with ThreadPoolExecutor(batch) as pool:

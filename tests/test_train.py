@@ -11,12 +11,15 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 torch = pytest.importorskip("torch")
+
+from torch.utils.checkpoint import checkpoint as checkpoint_of_torch  # noqa: E402
 
 import pixzip  # noqa: E402
 from pixzip import codec  # noqa: E402
@@ -28,6 +31,7 @@ from pixzip.data.split import load_split  # noqa: E402
 from pixzip.errors import OutputError, TrainingDataError, TrainingError  # noqa: E402
 from pixzip.evaluate import bootstrap  # noqa: E402
 from pixzip.model.file import find_model  # noqa: E402
+from pixzip.nets import stack, trunk  # noqa: E402
 from pixzip.nets.diagonal_bilstm import DiagonalBiLstmConfig  # noqa: E402
 from pixzip.nets.multiscale import MultiScaleConfig  # noqa: E402
 from pixzip.nets.network import build  # noqa: E402
@@ -631,12 +635,29 @@ def test_accumulated_parts_give_the_gradients_of_the_whole_batch(config: Config,
         torch.testing.assert_close(other, gradients[0], rtol=1e-5, atol=1e-6)
 
 
-def test_recomputed_layers_give_the_same_gradients(config: Config, tmp_path: Path) -> None:
-    gradients = []
+SMALL_STACK = {"layers": 2, "h": 6, "head": 8, "skip": True}
+DEEP = [
+    SMALL,
+    PixelCnnConfig(**SMALL_STACK),
+    RowLstmConfig(**SMALL_STACK),
+    DiagonalBiLstmConfig(**SMALL_STACK),
+    MultiScaleConfig(RowLstmConfig(**SMALL_STACK), RowLstmConfig(**SMALL_STACK), features=4),
+]
+
+
+@pytest.mark.parametrize("model", DEEP, ids=lambda model: type(model).__name__)
+def test_recomputed_layers_give_the_same_gradients(
+    model: Any, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, gradients = [], []
+    for module in (stack, trunk):
+        monkeypatch.setattr(module, "checkpoint", lambda *a, **k: calls.append(a) or checkpoint_of_torch(*a, **k))
     for on in (False, True):
-        made = trainer(changed(config, precision="float32", recompute=on), tmp_path / str(on), tmp_path / "cache")
+        wanted = replace(changed(config, precision="float32", recompute=on, quantised_steps=0), model=model)
+        made = trainer(wanted, tmp_path / str(on), tmp_path / "cache")
         made.gradients(made.parts(0))
         gradients.append(torch.cat([p.grad.reshape(-1) for p in made.run.network.parameters()]))
+        assert bool(calls) == on
     assert torch.equal(gradients[0], gradients[1])
 
 

@@ -16,16 +16,19 @@ from pixzip.errors import LimitError, PixzipError
 if TYPE_CHECKING:
     from pixzip.batch import Room
 
-#: Files in work while a GPU codes: their threads read, wait for it together, and write.
-_FED_AT_ONCE = 64
+#: Files in work while a GPU codes, and the memory that they share without --max-memory: their threads read, wait for it
+#: together, and write.
+_FED_AT_ONCE = 256
+_FED_BYTES = 8 << 30
 
 
 def room_for(settings: Settings, files: Files) -> Room:
     """The threads and the memory that these files share."""
     from pixzip.batch import Room
 
-    threads = _FED_AT_ONCE if settings.device == "cuda" else cores(settings.threads)
-    return Room(threads, len(files.names), settings.max_memory, settings.jobs)
+    if settings.device == "cuda":
+        return Room(_FED_AT_ONCE, len(files.names), settings.max_memory, settings.jobs, _FED_BYTES)
+    return Room(cores(settings.threads), len(files.names), settings.max_memory, settings.jobs)
 
 
 def cores(threads: int | None) -> int:

@@ -111,6 +111,15 @@ class MultiScale(nn.Module):
         self.upsampler = Upsampler(inputs, config.features, config.factor, seed + 1)
         self.large = _network(config.large, seed + 2, config.features)
 
+    @property
+    def recompute(self) -> bool:
+        """As Stack.recompute, of both networks."""
+        return self.large.recompute
+
+    @recompute.setter
+    def recompute(self, on: bool) -> None:
+        self.small.recompute = self.large.recompute = on
+
     def prepare(self, crops: NDArray[np.uint8]) -> MultiScaleBatch:
         """(n, h, w, planes) pixels → small and whole pictures. Raises TrainingDataError for crops of another kind."""
         factor = self.config.factor

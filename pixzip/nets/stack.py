@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pixzip.errors import TrainingError
 from pixzip.model.stack import MAX_H, MAX_HEAD, MAX_LAYERS
@@ -110,6 +111,8 @@ class Stack(nn.Module):
 
     #: Whether the layers are LSTMs.
     recurrent = True
+    #: Whether layers keep only their inputs for the backward pass, which computes the rest again.
+    recompute = False
 
     def __init__(self, config: StackConfig, make_layer: Callable[[torch.Generator], nn.Module], seed: int) -> None:
         super().__init__()
@@ -141,7 +144,10 @@ class Stack(nn.Module):
             if self.config.skip:
                 skip = self.skips[index](x)
                 skipped = skip if skipped is None else skipped + skip
-            y = layer(x, conditioning)
+            if self.recompute and torch.is_grad_enabled():
+                y = checkpoint(layer, x, conditioning, use_reentrant=False)
+            else:
+                y = layer(x, conditioning)
             x = x + y if self.config.residual else y
         return x if skipped is None else x + skipped
 

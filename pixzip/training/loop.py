@@ -73,8 +73,6 @@ class Trainer:
         settings, self.cores = self.run.config.training, torch.get_num_threads()
         self.run.threads = self.cores
         if settings.recompute:
-            if not hasattr(self.run.network, "recompute"):
-                raise TrainingError(f"training.recompute: {self.run.config.architecture} cannot recompute its layers")
             self.run.network.recompute = True
         self.dtype = product_type(settings.precision, next(self.run.network.parameters()).device.type)
         self._float_nats: Callable[[Any, torch.dtype], Tensor] = self.run.network.nats

@@ -1,8 +1,8 @@
 """Blocks of whoever asks → batches on a device.
 
 Threads that each work on a file of their own hand in its blocks and wait. One of them runs all blocks handed in so far
-as one batch, as many as memory allows; what comes in meanwhile is the next batch. A block's result does not depend on
-what else is in its batch.
+as one batch, as many as memory allows, and half of them where it does not after all; what comes in meanwhile is the next
+batch. A block's result does not depend on what else is in its batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from pixzip.coding.entropy import Lanes
-from pixzip.errors import UsageError
+from pixzip.errors import LimitError, UsageError
 from pixzip.model.file import Network
 from pixzip.reports import Progress, part_of
 from pixzip.runtime.device.pixels import period_of
@@ -70,8 +70,9 @@ class Together:
         self._waiting: list[_Request] = []
 
     def _most_bytes(self) -> int:
-        if self._device.type == "cuda":
-            return int(_SHARE * torch.cuda.mem_get_info(self._device)[1])
+        if self._device.type == "cuda":  # others may use it too
+            free = torch.cuda.mem_get_info(self._device)[0] + torch.cuda.memory_reserved(self._device)
+            return int(_SHARE * free)
         return _HOST_BYTES
 
     def run(self, request: _Request) -> list[Any]:
@@ -122,6 +123,14 @@ class Together:
             results = iter(code(first.network, self._device, blocks, sources, first.colours, progress))
             for request in batch:
                 request.results = [next(results) for _ in request.blocks]
+        except torch.OutOfMemoryError as fault:
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            if len(batch) > 1:  # what others take on the device, or more than was reckoned
+                self._run_batch(batch[: len(batch) // 2])
+                self._run_batch(batch[len(batch) // 2 :])
+                return
+            first.fault = LimitError(f"out of the device's memory: {str(fault).splitlines()[0]}")
         except BaseException as fault:
             for request in batch:
                 request.fault = fault
