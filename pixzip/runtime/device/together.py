@@ -1,8 +1,8 @@
 """Blocks of whoever asks → batches on a device.
 
 Threads that each work on a file of their own hand in its blocks and wait. One of them runs all blocks handed in so far
-as one batch, as many as memory allows, and half of them where it does not after all; what comes in meanwhile is the next
-batch. A block's result does not depend on what else is in its batch.
+as one batch, as many as memory allows, and half of them where it does not after all; what comes in meanwhile is the
+next batch. A block's result does not depend on what else is in its batch.
 """
 
 from __future__ import annotations
