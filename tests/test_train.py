@@ -752,6 +752,16 @@ def test_evaluation_counts_nats_of_binary_pictures_and_groups_sizes(monkeypatch:
     assert lines[2].strip().startswith(f"{2.5 * np.log(2):.3f} nats a picture (95 % ")
 
 
+def test_float_bits_of_a_model_stand_beside_the_exact_ones(config: Config, tmp_path: Path) -> None:
+    pictures = load_pictures(config.data.train, tmp_path / "cache")
+    how: dict[str, Any] = {"limit": None, "device": "cpu", "progress": lambda done: None}
+    lines = list(evaluation.evaluations("fast", pictures, in_float=True, **how))
+    (_, exact) = evaluation.evaluations("fast", pictures, **how)
+    assert [line.split()[0] for line in lines[1:]] == ["float", "exact"] and lines[2] == exact
+    found, wanted = (float(line.split()[1]) for line in lines[1:])
+    assert found != wanted and found == pytest.approx(wanted, rel=0.02)
+
+
 def test_gray_files_count_as_they_are_coded(config: Config, tmp_path: Path) -> None:
     """One plane of them, by model and file alike; colours beside them count three."""
     folder = tmp_path / "mixed"

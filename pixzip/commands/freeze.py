@@ -60,9 +60,9 @@ def freeze(
         torch.set_num_threads(threads)
     run = load_run(read_checkpoint(Path(checkpoint)), checkpoint)
     sources = _Sources.of(run, data, validation, cache or default_cache(), lambda line: click.echo(line, err=True))
-    model = _model(run, sources)
+    model, clipped = _model(run, sources)
     with metered("measuring", stop, quiet=False) as shown:
-        lines = [*_bits(run, model, checkpoint, sources, limit, shown.part(0, 1)), *_clipped(run, sources)]
+        lines = [*_bits(run, model, checkpoint, sources, limit, shown.part(0, 1)), _clipped(run, sources, clipped)]
     with staged(output, model, force=force):
         pass
     for line in lines:
@@ -104,8 +104,8 @@ class _Sources:
         return integers.calibration_crops(RandomCrops(pictures, self.settings, seed))
 
 
-def _model(run: Run, sources: _Sources) -> bytes:
-    """The model file; gives the run exponents where it can have them and has none."""
+def _model(run: Run, sources: _Sources) -> tuple[bytes, dict[str, float]]:
+    """The model file, and what choosing its exponents found to be clipped; gives the run those that it can keep."""
     from pixzip.training import finish, integers
 
     seed = run.config.training.seed
@@ -127,18 +127,20 @@ def _bits(
     return measured(together, sources.measured(), limit=limit, progress=progress)
 
 
-def _clipped(run: Run, sources: _Sources) -> Iterator[str]:
-    """A line of the shares of clipped activations, on a few crops as large as the pictures allow."""
+def _clipped(run: Run, sources: _Sources, found: dict[str, float]) -> str:
+    """A line of the shares of clipped activations: of the crops that exponents were chosen from (found), or, where the
+    run has exponents, of a few as large as the pictures allow."""
     from pixzip.data.crops import centre_crops
     from pixzip.training import finish, integers
 
-    if run.exponents is None:
-        return
-    pictures = sources.measured()
-    largest = int(max(min(h, w) for h, w in zip(pictures.heights, pictures.widths, strict=True)))
-    size = min(sources.settings.validation_crop, largest)
-    few = replace(sources.settings, validation_crop=size, validation_pictures=finish.SATURATION_CROPS)
-    crops = centre_crops(pictures, few)
-    shares = integers.saturation(run.network, run.network.prepare(crops), run.exponents)
-    shown = ", ".join(f"{name} {100 * share:.3f} %" for name, share in shares.items() if share) or "none"
-    yield f"clipped    {shown}, of {len(crops)} crops of {size}×{size}"
+    where = "the calibration crops"
+    if run.exponents is not None:
+        pictures = sources.measured()
+        largest = int(max(min(h, w) for h, w in zip(pictures.heights, pictures.widths, strict=True)))
+        size = min(sources.settings.validation_crop, largest)
+        few = replace(sources.settings, validation_crop=size, validation_pictures=finish.SATURATION_CROPS)
+        crops = centre_crops(pictures, few)
+        found = integers.saturation(run.network, run.network.prepare(crops), run.exponents)
+        where = f"{len(crops)} crops of {size}×{size}"
+    shown = ", ".join(f"{name} {100 * share:.3f} %" for name, share in found.items() if share) or "none"
+    return f"clipped    {shown}, of {where}"

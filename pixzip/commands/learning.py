@@ -107,12 +107,23 @@ def train(
 @click.argument("model", shell_complete=completed_files)
 @click.argument("source", shell_complete=completed_files)
 @click.option("--limit", type=click.IntRange(1), help="Only so many pictures, the first by content hash.")
+@click.option(
+    "--float", "in_float", is_flag=True, help="Of a model also the float network that its integers stand for."
+)
 @cache_option
 @device_option
 @click.option("--threads", type=click.IntRange(1), help="Default: as many as there are cores.")
 @click.pass_obj
 def evaluate(
-    stop: Stop, /, model: str, source: str, limit: int | None, cache: Path | None, device: str, threads: int | None
+    stop: Stop,
+    /,
+    model: str,
+    source: str,
+    limit: int | None,
+    in_float: bool,
+    cache: Path | None,
+    device: str,
+    threads: int | None,
 ) -> None:
     """Say how many bits a MODEL needs for the pictures of a SOURCE: a folder, or DATASET/PART:PLACE.
 
@@ -128,6 +139,7 @@ def evaluate(
         torch.set_num_threads(threads)
     pictures = load_pictures(source, cache or default_cache(), lambda line: click.echo(line, err=True))
     with metered("evaluating", stop, quiet=False) as meter:
-        found = evaluations(model, pictures, limit=limit, device=device, progress=meter.part(0, 1))
+        progress = meter.part(0, 1)
+        found = evaluations(model, pictures, limit=limit, device=device, progress=progress, in_float=in_float)
     for line in found:
         click.echo(line)

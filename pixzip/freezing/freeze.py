@@ -87,17 +87,23 @@ def freeze_network(network: Any, crops: NDArray[np.uint8], info: dict[str, Any])
     info (training recipe, seeds) is kept in the file and read by nobody. Raises TrainingError for a network without an
     integer form, TrainingDataError for crops of another kind.
     """
+    return frozen_and_clipped(network, crops, info)[0]
+
+
+def frozen_and_clipped(network: Any, crops: NDArray[np.uint8], info: dict[str, Any]) -> tuple[bytes, dict[str, float]]:
+    """As freeze_network; and of a network of the paper, of each activation the share of the crops' values that is
+    clipped."""
     tables = make_tables()
     if isinstance(network, TrunkModel):
         batch = prepare(crops)
         exponents = calibrated(network, torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors), tables)
-        return freeze(network, exponents, tables, info)
+        return freeze(network, exponents, tables, info), {}
     if isinstance(network, MultiScale):
         network.prepare(crops)  # refuses crops of another kind
-        config, arrays = frozen_multiscale(network, crops, tables)
-        return write_model(config | {"info": info}, arrays)
+        config, arrays, clipped = frozen_multiscale(network, crops, tables)
+        return write_model(config | {"info": info}, arrays), clipped
     if not isinstance(network, Stack):
         raise TrainingError(f"{type(network).__name__}: this network has no integer form")
     network.prepare(crops)  # refuses crops of another kind
     ready = calibrated_stack(network, crops, tables)
-    return write_model(ready.config() | {"info": info}, ready.arrays(tables))
+    return write_model(ready.config() | {"info": info}, ready.arrays(tables)), ready.clipped

@@ -63,8 +63,10 @@ def _upsampling(network: MultiScale, small: NDArray[np.uint8]) -> tuple[Upsampli
     return Upsampling(config.factor, config.features, arrays), exponent, x
 
 
-def frozen_multiscale(network: MultiScale, crops: NDArray[np.uint8], tables: Tables) -> tuple[dict[str, Any], Arrays]:
-    """Configuration and arrays of the frozen form, calibrated on crops (n, h, w, planes)."""
+def frozen_multiscale(
+    network: MultiScale, crops: NDArray[np.uint8], tables: Tables
+) -> tuple[dict[str, Any], Arrays, dict[str, float]]:
+    """Configuration and arrays of the frozen form, calibrated on crops (n, h, w, planes); shares of clipped values."""
     config, small_crops = network.config, picked(crops, network.config.factor)
     of_small = calibrated(network.small, small_crops, tables)
     products, exponent, real = _upsampling(network, small_crops)
@@ -84,4 +86,6 @@ def frozen_multiscale(network: MultiScale, crops: NDArray[np.uint8], tables: Tab
         "small": of_small.config(),
         "large": of_large.config(),
     }
-    return made, arrays
+    both = {"small": of_small, "large": of_large}
+    clipped = {f"{part}.{name}": share for part, of in both.items() for name, share in of.clipped.items()}
+    return made, arrays, clipped

@@ -170,11 +170,15 @@ def reaches(network: Stack, crops: NDArray[np.uint8], given: Conditioning | None
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A network, equalised, with what turns it into integers: its exponents, and how its weights are rounded."""
+    """A network, equalised, with what turns it into integers: its exponents, and how its weights are rounded.
+
+    clipped: of each activation the share of the sample's values that lie beyond its grid.
+    """
 
     network: Stack
     exponents: dict[str, int]
     rounding: Rounding
+    clipped: dict[str, float]
 
     def config(self) -> dict[str, Any]:
         """The configuration of the frozen form."""
@@ -208,4 +212,15 @@ def calibrated(
                 while _allowed(changed) and (now := distance(changed)) < least:
                     best, least = changed, now
                     changed = best | {name: best[name] + by}
-    return Calibrated(network, best, rounding)
+    return Calibrated(network, best, rounding, _clipped(network, crops, given, best))
+
+
+def _clipped(
+    network: Stack, crops: NDArray[np.uint8], given: Conditioning | None, e: dict[str, int]
+) -> dict[str, float]:
+    """Of each activation the share of its values that its grid does not reach."""
+    seen, found = _activations(network, crops, given), {}
+    for name, (_, rectified) in readers(network).items():
+        values = torch.relu(seen[name]) if rectified else seen[name].abs()
+        found[name] = float((values * 2.0 ** e[name] >= (HIDDEN if rectified else 127) + 0.5).float().mean())
+    return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pixzip.data.cache import Pictures
 from pixzip.data.crops import Pixels, as_planes
 from pixzip.errors import TrainingDataError, TrainingError
 from pixzip.evaluate import bootstrap, model_bits
+from pixzip.freezing.thaw import thawed
 from pixzip.model.file import Model, find_model
 from pixzip.nets.stack import Stack
 from pixzip.training import integers
@@ -42,10 +44,20 @@ class Subject:
 
 
 def evaluations(
-    model: str, pictures: Pictures, *, limit: int | None, device: str, progress: Callable[[float], None]
+    model: str,
+    pictures: Pictures,
+    *,
+    limit: int | None,
+    device: str,
+    progress: Callable[[float], None],
+    in_float: bool = False,
 ) -> Iterator[str]:
-    """Lines for a person, of a checkpoint or a model; everything is measured before the first comes."""
-    return measured(_subject(model, device, pictures.planes), pictures, limit=limit, progress=progress)
+    """Lines for a person, of a checkpoint or a model; everything is measured before the first comes.
+
+    in_float: of a model also the float network that its integers stand for.
+    """
+    subject = _subject(model, device, pictures.planes, in_float=in_float)
+    return measured(subject, pictures, limit=limit, progress=progress)
 
 
 def measured(
@@ -107,12 +119,17 @@ def _lines(
             yield f"{'':<10}{each.mean() * math.log(2):.3f} nats a picture (95 % {low:.3f} to {high:.3f})"
 
 
-def _subject(model: str, device: str, planes: int) -> Subject:
+def _subject(model: str, device: str, planes: int, *, in_float: bool) -> Subject:
     """A checkpoint where the file is one, else a model."""
     path = Path(model)
     if is_checkpoint(path):
         return subject_of_run(load_run(read_checkpoint(path), model, device), model)
-    return subject_of_model(find_model(model), planes)
+    found = find_model(model)
+    subject = subject_of_model(found, planes)
+    if not in_float:
+        return subject
+    network = thawed(found)
+    return replace(subject, measures={"float": _float_measure(network, planes_of(network.config))} | subject.measures)
 
 
 def subject_of_model(model: Model, planes: int) -> Subject:
@@ -129,25 +146,28 @@ def subject_of_model(model: Model, planes: int) -> Subject:
 def subject_of_run(run: Run, name: str) -> Subject:
     """A run's bits by its float network, and by its integers as trained where it has them."""
     planes = run.config.data.planes or planes_of(run.config.model)
-
-    def summed(nats: Callable[[Any], torch.Tensor]) -> Measure:
-        def measure(pixels: Pixels) -> NDArray[np.float64]:
-            whole = (as_planes(picture, planes) for picture in pixels)
-            return np.array([_tiled_nats(run, nats, picture) / math.log(2) for picture in whole])
-
-        return measure
-
-    if isinstance(run.network, Stack):
-        measures: dict[str, Measure] = {"float": lambda pixels: _together(run.network, pixels, planes)}
-    else:
-        measures = {"float": summed(lambda batch: run.network.nats(batch, torch.float32))}
+    measures = {"float": _float_measure(run.network, planes)}
     if run.exponents is not None:
         exponents, network = run.exponents, copy.deepcopy(run.network).cpu()
-        measures["quantised"] = summed(lambda batch: integers.integer_nats(network, batch, exponents))
+        nats = partial(integers.integer_nats, network, exponents=exponents)
+        measures["quantised"] = partial(_one_by_one, network, nats, planes)
     return Subject(f"{name} (step {run.done})", planes, levels_of(run.config.model), measures)
 
 
-def _together(network: Stack, pixels: Pixels, planes: int) -> NDArray[np.float64]:
+def _float_measure(network: Any, planes: int) -> Measure:
+    """Bits of pictures by a float network, for which they are made of so many planes."""
+    if isinstance(network, Stack):
+        return partial(_together, network, planes)
+    return partial(_one_by_one, network, lambda batch: network.nats(batch, torch.float32), planes)
+
+
+def _one_by_one(network: Any, nats: Callable[[Any], torch.Tensor], planes: int, pixels: Pixels) -> NDArray[np.float64]:
+    """Bits of pictures, each cut into tiles as a coder cuts it."""
+    whole = (as_planes(picture, planes) for picture in pixels)
+    return np.array([_tiled_nats(network, nats, picture) / math.log(2) for picture in whole])
+
+
+def _together(network: Stack, planes: int, pixels: Pixels) -> NDArray[np.float64]:
     """Bits of pictures by a network of the paper for so many planes; they are too small to take one at a time."""
     pixels, total = np.stack([as_planes(picture, planes) for picture in pixels]), np.zeros(len(pixels))
     with torch.no_grad():
@@ -160,13 +180,13 @@ def _together(network: Stack, pixels: Pixels, planes: int) -> NDArray[np.float64
     return total / math.log(2)
 
 
-def _tiled_nats(run: Run, nats: Callable[[Any], torch.Tensor], picture: Pixels) -> float:
+def _tiled_nats(network: Any, nats: Callable[[Any], torch.Tensor], picture: Pixels) -> float:
     """Of one picture, cut into tiles as a coder cuts it."""
     total = 0.0
     with torch.no_grad():
         for t in tiles_of(1, picture.shape[0], picture.shape[1], DEFAULT_TILE):
             crop = picture[None, t.y : t.y + t.h, t.x : t.x + t.w]
-            total += nats(run.network.prepare(crop)).item()
+            total += nats(network.prepare(crop)).item()
     if not math.isfinite(total):
         raise TrainingError(f"the network gives {total} nats for a picture")
     return total

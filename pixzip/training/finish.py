@@ -47,7 +47,7 @@ def finish(trainer: Trainer, say: Callable[[str], None]) -> None:
         bits["quantised"] = trainer.validate(crops, integer=True)
     if not trainer.processes.leads:
         return
-    data = frozen(run, lambda: integers.calibration_crops(trainer.crops))
+    data, clipped = frozen(run, lambda: integers.calibration_crops(trainer.crops))
     _write(trainer, "model.safetensors", data)
     model = load_model(data, "model")
     bits["exact"] = exact_bits(model, crops)
@@ -55,7 +55,8 @@ def finish(trainer: Trainer, say: Callable[[str], None]) -> None:
     _write(trainer, "samples.png", samples(trainer))
     if run.exponents is not None:
         sample = run.network.prepare(crops[:SATURATION_CROPS])
-        report["saturated"] = integers.saturation(run.network, sample, run.exponents)
+        clipped = integers.saturation(run.network, sample, run.exponents)
+    report["saturated"] = clipped
     _write(trainer, "report.json", json.dumps(report, indent=1).encode())
     _write(trainer, "curves.png", curves(read_log(trainer.folder / "log.csv")))
     _write(trainer, "card.md", card(run, model, report, _about_samples(trainer)).encode())
@@ -68,13 +69,16 @@ def _write(trainer: Trainer, name: str, data: bytes) -> None:
         pass
 
 
-def frozen(run: Run, calibration_crops: Callable[[], Pixels]) -> bytes:
-    """The model file of a run: with its exponents where it has them, else calibrated on the crops."""
+def frozen(run: Run, calibration_crops: Callable[[], Pixels]) -> tuple[bytes, dict[str, float]]:
+    """The model file of a run: with its exponents where it has them, else calibrated on the crops.
+
+    And what calibration found to be clipped, of each layer the share of its values.
+    """
     pictures = {name: {"count": run.counts.get(name), "digest": digest} for name, digest in run.data.items()}
     setbacks = [s.reason for s in run.setbacks]
     info = without_places(to_tables(run.config)) | {"pictures": pictures, "setbacks": setbacks, "start": run.start}
     if run.exponents is not None:
-        return integers.frozen(run.network, run.exponents, info)
+        return integers.frozen(run.network, run.exponents, info), {}
     return integers.frozen_untuned(run.network, calibration_crops(), info)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pixzip.data.crops import Pixels, RandomCrops
 from pixzip.freezing.calibration import calibrated, observe
 from pixzip.freezing.exponents import HIDDEN, ConvExponents, Exponents
-from pixzip.freezing.freeze import freeze, freeze_network
+from pixzip.freezing.freeze import freeze, frozen_and_clipped
 from pixzip.freezing.quantised import quantised_loss
 from pixzip.freezing.tables import make_tables
 from pixzip.nets.trunk import Batch, TrunkModel
@@ -34,9 +34,12 @@ def calibration_crops(crops: RandomCrops) -> Pixels:
     return crops.reseeded(1).batch(0, 0, range(_CALIBRATION_CROPS))
 
 
-def frozen_untuned(network: Any, crops: Pixels, info: dict[str, Any]) -> bytes:
-    """The model file of a network as the float phase leaves it, calibrated on crops (n, h, w, planes)."""
-    return freeze_network(network, crops, info)
+def frozen_untuned(network: Any, crops: Pixels, info: dict[str, Any]) -> tuple[bytes, dict[str, float]]:
+    """The model file of a network as the float phase leaves it, calibrated on crops (n, h, w, planes).
+
+    And the share of the values of each layer that are clipped, on those crops.
+    """
+    return frozen_and_clipped(network, crops, info)
 
 
 def calibrate(network: Any, batch: Batch) -> Exponents:
