@@ -661,6 +661,48 @@ def test_recomputed_layers_give_the_same_gradients(
     assert torch.equal(gradients[0], gradients[1])
 
 
+def step_by_plain_adamw(made: Trainer, changed: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The parameters after a first step by torch's backward pass, clipping and AdamW without its fused kernel."""
+    settings, network = made.run.config.training, build(made.run.config.model, made.run.config.training.seed)
+    (part,) = made.parts(0)
+    crops = np.concatenate([share.crops for share in part])
+    (network.nats(network.prepare(crops), torch.float32) / crops.size).backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+    for p in network.parameters():
+        p.grad = changed(p.grad)
+    betas = (settings.beta1, settings.beta2)
+    plain = torch.optim.AdamW(
+        network.parameters(), made.rate(0), betas, weight_decay=settings.weight_decay, foreach=False, fused=False
+    )
+    plain.step()
+    return {name: p.detach() for name, p in network.named_parameters()}
+
+
+@pytest.mark.parametrize("model", DEEP, ids=lambda model: type(model).__name__)
+def test_a_step_is_that_of_plain_adamw(model: Any, config: Config, tmp_path: Path) -> None:
+    """Of every weight: fused kernels pair a gradient with its parameter by their order in memory."""
+    wanted = replace(changed(config, precision="float32", quantised_steps=0), model=model)
+    made = trainer(wanted, tmp_path / "run", tmp_path / "cache")
+    expected = step_by_plain_adamw(made, lambda gradient: gradient)
+    assert made.step(made.parts(0)) is None
+    for name, p in made.run.network.named_parameters():
+        assert p.grad.stride() == p.stride(), name
+        torch.testing.assert_close(p.detach(), expected[name], rtol=1e-5, atol=2e-6, msg=name)
+
+
+def test_that_test_finds_gradients_in_another_order(config: Config, tmp_path: Path) -> None:
+    wanted = replace(changed(config, precision="float32", quantised_steps=0), model=DEEP[1])
+    made = trainer(wanted, tmp_path / "run", tmp_path / "cache")
+
+    def paired_wrongly(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient.permute(0, 2, 3, 1).reshape(gradient.shape) if gradient.ndim == 4 else gradient
+
+    expected = step_by_plain_adamw(made, paired_wrongly)
+    assert made.step(made.parts(0)) is None
+    weight = dict(made.run.network.named_parameters())["first.weight"]
+    assert float((weight.detach() - expected["first.weight"]).abs().max()) > made.rate(0) / 2
+
+
 def test_compile_is_handed_the_float_network(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handed = []
     monkeypatch.setattr(torch, "compile", lambda function: handed.append(function) or function)

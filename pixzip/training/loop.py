@@ -112,8 +112,13 @@ class Trainer:
             for mean, gradients in self.workers.map(self.computed, self.run.network, tasks):
                 loss += mean
                 for p, gradient in zip(parameters, gradients, strict=True):
-                    if gradient is not None:
-                        p.grad = gradient.clone() if p.grad is None else p.grad.add_(gradient)  # two may share one
+                    if gradient is None:
+                        continue
+                    if p.grad is None:  # a copy, since two may share one, and in the parameter's order of memory:
+                        p.grad = torch.empty_like(p)  # fused optimisers take the one for the other's
+                        p.grad.copy_(gradient)
+                    else:
+                        p.grad.add_(gradient)
         self.note_lost()
         (total,) = self.processes.sum([loss])
         self.processes.sum_gradients(parameters)
