@@ -427,11 +427,11 @@ def test_a_fault_planted_in_the_lstm_cell_breaks_the_law(
 
 @pytest.mark.parametrize("module", [steps, pipeline])
 def test_threads_that_do_not_wait_break_the_law(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each thread reads rows of the other, so either order is wrong."""
+    """Each thread reads rows of the other, so either order is wrong; the right one may come about by chance."""
     model, pixels = tiny_model(15, "lc"), photo(15, (1, 3, 64, 64))
     assert plain_and_compiled_agree(model, pixels, threads=2)
     monkeypatch.setattr(module, "counters", lambda count: progress.counters(count) + (1 << 40))
-    assert not plain_and_compiled_agree(model, pixels, threads=2)
+    assert not all(plain_and_compiled_agree(model, pixels, threads=2) for _ in range(20))
 
 
 @pytest.mark.parametrize(("module", "function"), [(steps, "code_steps"), (pipeline, "encode_row")])

@@ -785,7 +785,7 @@ def test_evaluation_counts_nats_of_binary_pictures_and_groups_sizes(monkeypatch:
         return 2.0 + pixels[:, 0, 0, 0]
 
     subject = evaluation.Subject("net", 1, 2, {"float": measure})
-    monkeypatch.setattr(evaluation, "_subject", lambda *_: subject)
+    monkeypatch.setattr(evaluation, "_subject", lambda *_, **__: subject)
     progress: list[float] = []
     lines = list(evaluation.evaluations("m", pictures, limit=None, device="cpu", progress=progress.append))
     assert sorted(seen) == [(1, 2, 8, 1), (3, 4, 4, 1)] and progress[-1] == 1
