@@ -88,6 +88,5 @@ def other_model(other_model_bytes: bytes, tmp_path_factory: pytest.TempPathFacto
     return path
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What looks back on the whole session comes last."""
-    items.sort(key=lambda item: item.name.startswith("test_zz_"))
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(refusals.Law(Path(__file__).parent))

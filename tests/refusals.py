@@ -1,18 +1,26 @@
-"""Which `raise` of the modules that read files were reached in this session: conftest notes them, one test compares."""
+"""The `raise`s of file readers that were reached: noted in every process of the suite, compared in the end."""
 
 from __future__ import annotations
 
 import ast
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import hypothesis
+import pytest
 
 import pixzip
 from pixzip.errors import PixzipError
 
 PACKAGE = Path(pixzip.__file__).parent
+#: Modules that read what others made: every raise in them is reached by a test of the suite.
+READERS = ("api", "contents", "codec", "keywords", "coding/entropy", "coding/stored", "coding/deep")
+READERS += ("pxz/container", "pxz/names", "pxz/remains")
+READERS += tuple(f"formats/{name}" for name in ("image", "png", "foreign", "pnm", "tiff"))
+READERS += tuple(f"model/{name}" for name in ("file", "checks", "stack", "multiscale"))
 #: (module's name, line) of the frames where an error of pixzip's was made.
 reached: set[tuple[str, int]] = set()
 #: Frames above the one that makes an error: `_check_range` calls `_require`, which raises.
@@ -60,3 +68,44 @@ def unreached(module: str, seen: set[tuple[str, int]]) -> list[str]:
         for lines, text in sites(source)
         if not any((module, line) in seen for line in lines)
     ]
+
+
+class Law:
+    """A pytest plugin: a run of all tests in a folder fails where a reader has a refusal that none of them reached.
+
+    With pytest-xdist every worker hands on what it reached, and the process that started them compares.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.wanted = {path.name for path in folder.glob("test_*.py")}
+        self.collected: set[str] = set()
+        self.left: list[str] = []
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.collected |= {item.path.name for item in session.items}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """In the process that started it: what a worker of pytest-xdist hands on, nothing if it was killed."""
+        handed = getattr(node, "workeroutput", {})
+        self.collected |= set(handed.get("collected", []))
+        reached.update(map(tuple, handed.get("reached", [])))
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput |= {"collected": sorted(self.collected), "reached": sorted(reached)}
+            return
+        option = session.config.option
+        chosen = (
+            option.keyword or option.markexpr or option.deselect or any("::" in word for word in session.config.args)
+        )
+        if session.exitstatus != pytest.ExitCode.OK or chosen or self.wanted - self.collected or not find_spec("torch"):
+            return
+        self.left = [line for module in READERS for line in unreached(module, reached)]
+        if self.left:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.left:
+            terminalreporter.section("refusals that no test reaches", red=True)
+            terminalreporter.write_line("\n".join(self.left))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +29,6 @@ from pixzip.model.file import MAX_BYTES, Model, find_model, load_model, write_mo
 from pixzip.model.multiscale import multiscale_arrays
 from pixzip.pxz import container
 from pixzip.pxz.container import read_container, write_container
-
-#: Modules that read what others made: every raise in them is reached by a test of the suite.
-READERS = ("api", "contents", "codec", "keywords", "coding/entropy", "coding/stored", "coding/deep")
-READERS += ("pxz/container", "pxz/names", "pxz/remains")
-READERS += tuple(f"formats/{name}" for name in ("image", "png", "foreign", "pnm", "tiff"))
-READERS += tuple(f"model/{name}" for name in ("file", "checks", "stack", "multiscale"))
 
 
 def stack_model(**sizes: Any) -> Model:
@@ -254,15 +250,36 @@ def test_errors_are_noted_where_they_are_made() -> None:
     assert any(name == "pxz/container" for name, _ in refusals.reached)
 
 
-def test_zz_every_refusal_of_the_readers_is_reached_by_the_suite(request: pytest.FixtureRequest) -> None:
-    """Runs last, see conftest: what no test has reached by now has no crafted file."""
+def test_a_run_of_the_suite_fails_where_a_refusal_is_not_reached(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    ran = {Path(item.path).name for item in request.session.items}
-    wanted = {path.name for path in Path(__file__).parent.glob("test_*.py")}
-    option = request.config.option
-    chosen = option.keyword or option.markexpr or option.deselect or any("::" in word for word in request.config.args)
-    if wanted - ran or chosen:
-        pytest.skip("only part of the suite runs")
-    assert all(refusals.sites((refusals.PACKAGE / f"{module}.py").read_text("utf-8")) for module in READERS)
-    left = [line for module in READERS for line in refusals.unreached(module, refusals.reached)]
-    assert not left, "\n".join(left)
+    (tmp_path / "planted.py").write_text("def f(x):\n    _require(x, 'a')\n    _require(not x, 'b')\n")
+    (tmp_path / "conftest.py").write_text(
+        "import sys\nfrom pathlib import Path\n\n"
+        f"sys.path[:0] = {[str(refusals.PACKAGE.parent), str(Path(__file__).parent)]}\nimport refusals\n"
+        "refusals.PACKAGE, refusals.READERS = Path(__file__).parent, ['planted']\n"
+        "def pytest_configure(config):\n    config.pluginmanager.register(refusals.Law(refusals.PACKAGE))\n"
+    )
+    for k, line in enumerate((2, 3)):
+        test = f"import refusals\n\ndef test_{k}():\n    refusals.reached.add(('planted', {line}))\n"
+        (tmp_path / f"test_{k}.py").write_text(test)
+    options = ["-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+
+    def run(*chosen: str) -> tuple[int, str]:
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *chosen],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return ran.returncode, ran.stdout
+
+    assert run("-n", "2")[0] == 0  # each worker reaches one
+    (tmp_path / "test_1.py").write_text("def test_1():\n    pass\n")
+    code, said = run("-n", "2")
+    assert code == 1 and "planted.py:3: _require(not x, 'b')" in said and "2 passed" in said
+    assert (run()[0], run("test_0.py")[0]) == (1, 0)  # in one process; only a part
+
+
+def test_every_reader_has_refusals() -> None:
+    assert all(refusals.sites((refusals.PACKAGE / f"{module}.py").read_text("utf-8")) for module in refusals.READERS)
