@@ -6,6 +6,7 @@ alone is, the large one beside the integers of the map that conditions it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,34 +34,50 @@ from pixzip.runtime.stack.multiscale import conditioning_map
 _KERNEL = {(0, 0): 1, (0, BESIDE[0]): 3, (1, 0): 2, (1, BESIDE[1]): 0}
 
 
-def _matrix(weight: Tensor) -> Tensor:
-    """(inputs, features, 4, 4) → (4 inputs, 4 features): taps (0, 0), (0, x), (y, 0), (y, x); outputs by parity."""
-    phases = []
+def _places() -> Iterator[list[tuple[int, int]]]:
+    """Row and column of the kernel for taps (0, 0), (0, x), (y, 0), (y, x); by an output's parity in rows, columns."""
     for py, px in np.ndindex(2, 2):
-        taps = [weight[:, :, _KERNEL[py, dy], _KERNEL[px, dx]] for dy in (0, BESIDE[py]) for dx in (0, BESIDE[px])]
-        phases.append(torch.cat(taps))
-    return torch.cat(phases, dim=1)
+        yield [(_KERNEL[py, dy], _KERNEL[px, dx]) for dy in (0, BESIDE[py]) for dx in (0, BESIDE[px])]
 
 
-def _upsampling(network: MultiScale, small: NDArray[np.uint8]) -> tuple[Upsampling, int, Tensor]:
-    """The products, the exponent of the map they make, and the float network's map of small pictures."""
-    config = network.config
-    inputs = torch.from_numpy(network.small.prepare(small).inputs).permute(0, 3, 1, 2)
-    arrays: Arrays = {}
-    x, held, exponent = inputs, SIGNED, INPUT
-    layers: list[Any] = list(network.upsampler.layers)
+def by_phase(kernel: Tensor) -> Tensor:
+    """(inputs, features, 4, 4) → (4 inputs, 4 features): inputs tap by tap, outputs parity by parity."""
+    return torch.cat([torch.cat([kernel[:, :, y, x] for y, x in taps]) for taps in _places()], dim=1)
+
+
+def kernel_of(matrix: Tensor) -> Tensor:
+    """(4 inputs, 4 features) → (inputs, features, 4, 4), the inverse of by_phase."""
+    blocks = matrix.unflatten(0, (4, -1)).unflatten(2, (4, -1))  # tap, input, parity, feature
+    kernel = matrix.new_zeros(*blocks.shape[1::2], 4, 4)
+    for phase, taps in enumerate(_places()):
+        for tap, (y, x) in enumerate(taps):
+            kernel[:, :, y, x] = blocks[tap, :, phase]
+    return kernel
+
+
+def _map_and_exponents(network: MultiScale, small: NDArray[np.uint8]) -> tuple[Tensor, list[int]]:
+    """The float network's conditioning map of small pictures, and exponents of least squared error of its layers."""
+    x = torch.from_numpy(network.small.prepare(small).inputs).permute(0, 3, 1, 2)
+    exponents, last = [], len(network.upsampler.layers) - 1
     with torch.no_grad():
-        for i, layer in enumerate(layers):
-            matrix = _matrix(layer.weight.detach())
-            if i == 0:
-                matrix = of_inputs(matrix, config.small)
-            x, last = layer(x), i == len(layers) - 1
-            x = x if last else torch.relu(x)
-            out = best_exponent(x, SIGNED if last else HIDDEN)
-            q = Integers.of(matrix, layer.bias.detach().repeat(4), exponent, held, out, most=MOST)
-            arrays |= product(f"upsample.{i}", q)
-            held, exponent = HIDDEN, out
-    return Upsampling(config.factor, config.features, arrays), exponent, x
+        for i, layer in enumerate(network.upsampler.layers):
+            x = layer(x) if i == last else torch.relu(layer(x))
+            exponents.append(best_exponent(x, SIGNED if i == last else HIDDEN))
+    return x, exponents
+
+
+def upsampling_of(network: MultiScale, exponents: Sequence[int]) -> Upsampling:
+    """The products of the frozen form, given the exponents of the maps that they make."""
+    arrays: Arrays = {}
+    layers: list[Any] = list(network.upsampler.layers)
+    for i, (layer, x, out) in enumerate(zip(layers, [INPUT, *exponents], exponents, strict=False)):
+        matrix = by_phase(layer.weight.detach())
+        if i == 0:
+            matrix = of_inputs(matrix, network.config.small)
+        bias = layer.bias.detach().repeat(4)
+        q = Integers.of(matrix, bias, x, HIDDEN if i else SIGNED, out, most=MOST)
+        arrays |= product(f"upsample.{i}", q)
+    return Upsampling(network.config.factor, network.config.features, arrays)
 
 
 def frozen_multiscale(
@@ -69,12 +86,13 @@ def frozen_multiscale(
     """Configuration and arrays of the frozen form, calibrated on crops (n, h, w, planes); shares of clipped values."""
     config, small_crops = network.config, picked(crops, network.config.factor)
     of_small = calibrated(network.small, small_crops, tables)
-    products, exponent, real = _upsampling(network, small_crops)
+    real, exponents = _map_and_exponents(network, small_crops)
+    products = upsampling_of(network, exponents)
     height, width = crops.shape[1:3]
     planes = np.ascontiguousarray(small_crops.transpose(0, 3, 1, 2))
     small = stack_network(of_small.network, of_small.exponents, tables, of_small.rounding)
     integers = conditioning_map(small, products, planes, height, width)
-    given = Conditioning(real[:, :, :height, :width], integers, exponent)
+    given = Conditioning(real[:, :, :height, :width], integers, exponents[-1])
     of_large = calibrated(network.large, crops, tables, given)
     arrays = {f"small.{name}": array for name, array in small.arrays.items()}
     arrays |= products.arrays

@@ -30,11 +30,14 @@ def weights_of(arrays: Arrays, name: str, x: int, out: int) -> Tensor:
     return real(arrays[f"{name}.weight"].T, arrays[f"{name}.shift"] - x + out)
 
 
-def bias_of(arrays: Arrays, name: str, out: int, *, of_hidden: bool = False) -> Tensor:
-    """Bias (outputs,) of a product; that of a hidden layer, held less 128, has 128 times its weights in it."""
+def bias_of(arrays: Arrays, name: str, out: int, *, of_hidden: bool = False, beside: int = 0) -> Tensor:
+    """Bias (outputs,) of a product; that of a hidden layer, held less 128, has 128 times its weights in it.
+
+    beside: how many inputs come before the hidden layer's.
+    """
     bias = arrays[f"{name}.bias"].astype(np.int64)
     if of_hidden:
-        bias -= HIDDEN_OFFSET * arrays[f"{name}.weight"].sum(axis=1, dtype=np.int64)
+        bias -= HIDDEN_OFFSET * arrays[f"{name}.weight"][:, beside:].sum(axis=1, dtype=np.int64)
     return real(bias, arrays[f"{name}.shift"] + out)
 
 

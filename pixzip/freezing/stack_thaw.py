@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from pixzip.errors import TrainingError
 from pixzip.freezing.exponents import GATE, LOGIT, STATE
 from pixzip.freezing.reals import bias_of, excess, gates_of, real, weights_of
 from pixzip.freezing.stack_integers import INPUT, of_inputs
@@ -28,17 +27,40 @@ _SIZES = ("pictures", "frame", "layers", "h", "head", "residual", "skip")
 def thawed_stack(network: StackNetwork) -> tuple[Stack, dict[str, int]]:
     """The float network and the exponents of its activations (pixzip.freezing.stack_integers).
 
-    Frozen with them it has the same values again, some outputs' perhaps on a finer grid. Raises TrainingError for the
-    large network of a Multi-Scale one.
+    Frozen with them it has the same values again, some outputs' perhaps on a finer grid. The map that conditions the
+    large network of a Multi-Scale one has exponent 0.
     """
-    if network.conditioning:
-        raise TrainingError("the large network of a Multi-Scale one cannot be trained further on its own")
-    config_class, network_class = NETWORKS[network.architecture]
-    made: Stack = network_class(config_class(**{size: getattr(network, size) for size in _SIZES}))
+    made = new_stack(network)
     with torch.no_grad():
         exponents = _exponents(made, network)
         _fill(made, exponents, network)
     return made, exponents
+
+
+def new_stack(network: StackNetwork) -> Stack:
+    """An untrained network of the same sizes."""
+    config_class, network_class = NETWORKS[network.architecture]
+    config = config_class(**{size: getattr(network, size) for size in _SIZES})
+    made: Stack = network_class(config, conditioning=network.conditioning)
+    return made
+
+
+def conditions(network: Stack) -> list[MaskedConv]:
+    """The convolutions by which the map of a Multi-Scale network biases the layers of its large one."""
+    return [cast(MaskedConv, part) for name, part in network.named_modules() if name.endswith(".condition")]
+
+
+def shared(sizes: Sequence[float], x: int, out: int) -> list[int]:
+    """Exponents of the maps between products that follow each other, from x to out.
+
+    sizes: by how many powers of two the weights of each, from exponent 0 to 0, are larger than a new network's. They
+    become larger than these by as much, all of them.
+    """
+    mean, found, at = (sum(sizes) + x - out) / len(sizes), [], float(x)
+    for size in sizes[:-1]:
+        at += size - mean
+        found.append(round(at))
+    return found
 
 
 def _matrix(conv: MaskedConv) -> Tensor:
@@ -47,13 +69,10 @@ def _matrix(conv: MaskedConv) -> Tensor:
 
 
 def _chain(network: StackNetwork, names: Sequence[str], convs: Sequence[MaskedConv], x: int, out: int) -> list[int]:
-    """Exponents of the maps between products that follow each other, from x to out: they share what they are larger."""
-    sizes = [excess(weights_of(network.arrays, n, 0, 0), _matrix(c)) for n, c in zip(names, convs, strict=True)]
-    mean, found, at = (sum(sizes) + x - out) / len(sizes), [], float(x)
-    for size in sizes[:-1]:
-        at += size - mean
-        found.append(round(at))
-    return found
+    """As ``shared``, of products of these names, for which a new network has these convolutions."""
+    new = [_matrix(conv) for conv in convs]  # the conditioning map's weights come before those in the file
+    own = [weights_of(network.arrays, name, 0, 0)[-len(m) :] for name, m in zip(names, new, strict=True)]
+    return shared([excess(w, m) for w, m in zip(own, new, strict=True)], x, out)
 
 
 def _recurrent(network: StackNetwork, made: Stack, i: int) -> list[tuple[str, Any]]:
@@ -71,12 +90,14 @@ def _exponents(made: Stack, network: StackNetwork) -> dict[str, int]:
         for i, layer in enumerate(layers):
             written = excess(weights_of(network.arrays, f"layer.{i}.up", STATE, 0), _matrix(layer.up))
             for name, part in _recurrent(network, made, i):
-                read = excess(gates_of(network.arrays, name, -network.layer_shifts[i])[0], _matrix(part.input_to_state))
+                gates, *_ = gates_of(network.arrays, name, -network.layer_shifts[i])
+                read = excess(gates[network.conditioning :], _matrix(part.input_to_state))
                 differences.append((written - read) / 2)
         stream = round(sum(differences) / len(differences))
     else:
         stream = round(excess(_first(made, network, 0), _matrix(made.first)))
-    e = {"stream": stream} | {f"layer.{i}.input": stream - shift for i, shift in enumerate(network.layer_shifts)}
+    e = {"stream": stream} | ({"conditioning": 0} if network.conditioning else {})
+    e |= {f"layer.{i}.input": stream - shift for i, shift in enumerate(network.layer_shifts)}
     e |= {f"layer.{i}.skip": stream - shift for i, shift in enumerate(network.skip_shifts)}
     if not made.recurrent:
         for i, layer in enumerate(layers):
@@ -106,9 +127,16 @@ def _set(conv: MaskedConv, weights: Tensor, bias: Tensor) -> None:
     conv.bias.copy_(bias)
 
 
+def _set_condition(part: Any, weights: Tensor, x: int) -> None:
+    """Give ``part.condition``, if it has one, its weights (inputs, outputs), of a product with exponent x."""
+    if part.condition is not None:
+        _set(part.condition, weights * 2.0**-x, torch.zeros(weights.shape[1]))  # its bias is in the product's
+
+
 def _fill(made: Stack, e: dict[str, int], network: StackNetwork) -> None:
-    """Put the values that a network's integers stand for into ``made``, in place."""
+    """Put the values that a network's integers stand for into ``made``, in place. A conditioning map has exponent 0."""
     arrays, layers, head = network.arrays, cast(Any, made.layers), cast(Any, made.head)
+    count = network.conditioning
 
     def set_product(conv: MaskedConv, name: str, x: int, out: int, *, of_hidden: bool = False) -> None:
         _set(conv, weights_of(arrays, name, x, out), bias_of(arrays, name, out, of_hidden=of_hidden))
@@ -122,15 +150,20 @@ def _fill(made: Stack, e: dict[str, int], network: StackNetwork) -> None:
         if made.recurrent:
             for own, part in _recurrent(network, made, i):
                 w_is, w_ss, b = gates_of(arrays, own, e[f"{name}.input"])
-                _set(part.input_to_state, w_is, b)
+                _set_condition(part, w_is[:count], e[f"{name}.input"])
+                _set(part.input_to_state, w_is[count:], b)
                 part.state_to_state.copy_(w_ss)
                 part.h0.copy_(real(arrays[f"{own}.h0"], STATE))
                 part.c0.copy_(real(arrays[f"{own}.c0"], GATE))
             set_product(layer.up, f"{name}.up", STATE, e["stream"])
         else:
-            grids = [e[f"{name}.{at}"] for at in ("input", "down", "middle")] + [e["stream"]]
-            for conv, x, out in zip(("down", "middle", "up"), grids, grids[1:], strict=False):
-                set_product(getattr(layer, conv), f"{name}.{conv}", x, out, of_hidden=True)
+            x, down, middle = (e[f"{name}.{at}"] for at in ("input", "down", "middle"))
+            set_product(layer.down, f"{name}.down", x, down, of_hidden=True)
+            weights = weights_of(arrays, f"{name}.middle", down, middle)
+            _set_condition(layer, weights[:count], down)
+            bias = bias_of(arrays, f"{name}.middle", middle, of_hidden=True, beside=count)
+            _set(layer.middle, weights[count:], bias)
+            set_product(layer.up, f"{name}.up", middle, e["stream"], of_hidden=True)
     grids = [e["head.input"], e["head.one"], e["head.two"], LOGIT]
     for conv, x, out in zip(("one", "two", "last"), grids, grids[1:], strict=False):
         set_product(getattr(head, conv), f"head.{conv}", x, out, of_hidden=True)

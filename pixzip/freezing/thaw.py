@@ -1,10 +1,10 @@
 """A model file's integers → the float network that they stand for, so that training goes on from it.
 
-Those of a trunk here, those of the paper's networks in stack_thaw.py. The inverse of freeze.py, but for two scales that
-the integers do not show: a residual stream twice as large, written by weights twice as large and read by weights half
-as large, has the same integers, and so has a hidden layer between its two products. They are chosen so that, compared
-with a new network's, the weights on both sides are equally large; without a Row LSTM layer the stream is as large as a
-new network's.
+Those of a trunk here, those of the paper's networks in stack_thaw.py and multiscale_thaw.py. The inverse of freeze.py,
+but for two scales that the integers do not show: a residual stream twice as large, written by weights twice as large
+and read by weights half as large, has the same integers, and so has a hidden layer between its two products. They are
+chosen so that, compared with a new network's, the weights on both sides are equally large; without a Row LSTM layer the
+stream is as large as a new network's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from pixzip.errors import TrainingError
 from pixzip.freezing.exponents import (
     INPUT,
     LOGIT,
@@ -23,19 +22,21 @@ from pixzip.freezing.exponents import (
     HeadExponents,
     LstmExponents,
 )
+from pixzip.freezing.multiscale_thaw import thawed_multiscale
 from pixzip.freezing.reals import bias_of, excess, gates_of, real, weights_of
 from pixzip.freezing.stack_thaw import thawed_stack
 from pixzip.model.file import Model, Network
+from pixzip.model.multiscale import MultiScaleNetwork
 from pixzip.model.stack import StackNetwork
 from pixzip.nets.trunk import TrunkConfig, TrunkModel
 
 
 def thawed(model: Model) -> Any:
-    """The float network of a model. Raises TrainingError for a Multi-Scale one."""
+    """The float network of a model."""
     if isinstance(model.network, StackNetwork):
         return thawed_stack(model.network)[0]
-    if not isinstance(model.network, Network):
-        raise TrainingError(f"model {model.name}: a Multi-Scale network cannot be trained further from its integers")
+    if isinstance(model.network, MultiScaleNetwork):
+        return thawed_multiscale(model.network)[0]
     return thawed_trunk(model.network)[0]
 
 
