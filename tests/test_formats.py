@@ -129,7 +129,12 @@ MADE: dict[str, Callable[[], list[Any]]] = {
     "TIFF: Lab": lambda: [pillow_bytes(Image.new("LAB", (2, 2)), "TIFF")],
     "TIFF: premultiplied alpha": lambda: [tiff(bytes(16), bits=(8,) * 4, photometric=2, t338=("H", (1,)))],
     "TIFF: JPEG inside": lambda: [pillow_bytes(noise("RGB"), "TIFF", compression="jpeg")],
+    "TIFF: bilevel in CCITT Group 4 codes": lambda: [pillow_bytes(noise("1"), "TIFF", compression="group4")],
+    "TIFF: CCITT codes before Group 4": lambda: [pillow_bytes(noise("1"), "TIFF", compression="group3")],
     "TIFF: several pages": lambda: [frames("TIFF")],
+    "TIFF: pictures in sub-directories, a camera's raw file": lambda: [
+        pillow_bytes(noise("RGB"), "TIFF", tiffinfo={330: 8})
+    ],
     "BMP: palette or gray, 1, 4, 8 bits": lambda: [
         pillow_bytes(noise("1"), "BMP"),
         pillow_bytes(noise("L"), "BMP"),
@@ -148,6 +153,9 @@ MADE: dict[str, Callable[[], list[Any]]] = {
     ],
     "TGA: gray, palette, colour, with alpha": lambda: [
         pillow_bytes(noise(mode), "TGA") for mode in ("L", "LA", "P", "RGB", "RGBA")
+    ],
+    "TGA: an extension or developer area": lambda: [
+        pillow_bytes(noise("RGB"), "TGA")[:-26] + bytes(495) + struct.pack("<II", 66, 0) + b"TRUEVISION-XFILE.\0"
     ],
     "TGA: colour of 16 bits": lambda: [tga(2, 16, bytes(2))],
     "JPEG": lambda: [pillow_bytes(noise("RGB"), "JPEG")],

@@ -422,7 +422,7 @@ REFUSED: dict[str, bytes] = {
     "ICO": pillow_bytes(noise("RGBA", 16, 16), "ICO"),
     "WEBP file with 2 frames": frames("WEBP"),
     "GIF file with 2 frames": frames("GIF"),
-    "TIFF file with 2 frames": frames("TIFF"),
+    "TIFF file with several pages": frames("TIFF"),
     "animated PNG": frames("PNG"),
     "photometric interpretation 5": pillow_bytes(Image.new("CMYK", (2, 2)), "TIFF"),
     "photometric interpretation 8": pillow_bytes(Image.new("LAB", (2, 2)), "TIFF"),

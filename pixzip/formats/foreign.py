@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from pixzip.errors import ImageError
+from pixzip.formats.fax import GROUP_4
 from pixzip.formats.png import check_size
+from pixzip.formats.segments import gif_frames
+from pixzip.formats.tiff import check_single
 
 _READABLE = ("WEBP", "TIFF", "BMP", "GIF", "TGA", "JPEG")
 #: (offset, bytes, format); formats that are not read are named in the refusal.
@@ -68,11 +71,15 @@ def open_foreign(data: bytes, kind: str, *, max_pixels: int) -> tuple[Any, int]:
         raise ImageError(f"{kind} files are not read")
     width, height = _canvas_size(data, kind)
     check_size(width, height, max_pixels)
+    if kind == "TIFF":
+        check_single(data)  # Pillow reads all pages to count them
     image = _open(data, kind)
     check_size(image.width, image.height, max_pixels)
-    frames = getattr(image, "n_frames", 1)
-    if frames != 1:
+    frames = gif_frames(data) if kind == "GIF" else 1 if kind == "TIFF" else getattr(image, "n_frames", 1)
+    if frames != 1 or getattr(image, "is_animated", False):
         raise ImageError(f"{kind} file with {frames} frames or pages: only single pictures are kept")
+    if kind == "WEBP" and data[12:16] == b"VP8X" and data[20] & 2:
+        raise ImageError("WEBP file with an animated picture of one frame: only single pictures are kept")
     return image, _CHECKS[kind](data, image) if kind in _CHECKS else 8
 
 
@@ -110,8 +117,10 @@ def _open(data: bytes, kind: str) -> Any:
 
 #: TIFF tags.
 _BITS, _COMPRESSION, _PHOTOMETRIC, _EXTRA, _FORMAT, _COLORMAP = 258, 259, 262, 338, 339, 320
-#: None, CCITT, LZW, Deflate, PackBits, LZMA, Zstandard.
-_LOSSLESS = {1, 2, 3, 4, 5, 8, 32946, 32773, 34925, 50000}
+#: None, CCITT Group 4 (which fax.py looks at), LZW, Deflate, PackBits, LZMA, Zstandard.
+_LOSSLESS = {1, GROUP_4, 5, 8, 32946, 32773, 34925, 50000}
+#: CCITT's older codes: what is missing or damaged libtiff leaves white, and does not say so.
+_OLD_FAX = {2, 3}
 _PHOTOMETRICS = {0: "white is zero", 1: "black is zero", 2: "RGB", 3: "palette"}
 
 
@@ -127,6 +136,8 @@ def _check_tiff(data: bytes, image: Any) -> int:
     depth = bits.pop() if len(bits) == 1 else 0
     if photometric not in _PHOTOMETRICS:
         raise ImageError(f"TIFF with photometric interpretation {photometric}: only gray, RGB and palette are kept")
+    if compression in _OLD_FAX:
+        raise ImageError(f"TIFF with compression {compression} (CCITT before Group 4): damage to it would not be seen")
     if compression not in _LOSSLESS:
         raise ImageError(f"TIFF with compression {compression}, which is lossy or unknown")
     if formats != {1}:
@@ -174,6 +185,12 @@ def _check_tga(data: bytes, image: Any) -> int:
     if not known or (kind == 1 and (data[1], map_depth) != (1, 24)):
         raise ImageError(f"TGA of type {kind} with {depth} bits a pixel, palette of {map_depth}: would be scaled")
     return 8
+
+
+def check_tga_footer(data: bytes) -> None:
+    """Raises ImageError for a TGA with an extension or developer area: author, comment, date and others."""
+    if len(data) > 26 and data.endswith(b"TRUEVISION-XFILE.\0") and any(data[-26:-18]):
+        raise ImageError("TGA with an extension or developer area, which would be lost (--strip leaves it out)")
 
 
 def _check_gif(data: bytes, image: Any) -> int:

@@ -20,7 +20,9 @@ from PIL import Image
 
 from pixzip.errors import ImageError, LimitError
 from pixzip.formats import metadata as meta
-from pixzip.formats.foreign import format_of, open_foreign
+from pixzip.formats import segments
+from pixzip.formats.fax import GROUP_4, check_whole
+from pixzip.formats.foreign import check_tga_footer, format_of, open_foreign
 from pixzip.formats.png import (
     GRAY,
     GRAY_ALPHA,
@@ -35,7 +37,7 @@ from pixzip.formats.png import (
     write_png,
 )
 from pixzip.formats.pnm import is_pnm, pnm_shape, read_pnm, write_pnm
-from pixzip.formats.tiff import write_tiff
+from pixzip.formats.tiff import tiff_metadata, write_tiff
 
 #: Mode → (channels, PNG colour type, depths).
 MODES: dict[str, tuple[int, int, tuple[int, ...]]] = {
@@ -53,13 +55,6 @@ _PILLOW_ERRORS = (
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, ArithmeticError, LookupError),
     *(RuntimeError, AssertionError, MemoryError, Warning, struct.error, Image.DecompressionBombError),
 )
-#: TIFF tags: orientation, resolution, XMP, ICC; directories of EXIF, GPS and, in EXIF, interoperability (an offset).
-_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _XMP, _ICC = 274, 282, 283, 296, 700, 34675
-_EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 34665, 34853, 40965
-#: TIFF tags: document and page name, description, make, model, software, date, artist, host, copyright; transfer
-#: function, white point and primaries; IPTC and Photoshop's blocks.
-_DESCRIPTIVE = (269, 285, 270, 271, 272, 305, 306, 315, 316, 33432, 301, 318, 319, 33723, 34377)
-_UNITS = {1: "none", 2: "inch", 3: "cm"}
 #: WebP's largest side.
 WEBP_SIDE_PX = 16383
 
@@ -118,11 +113,11 @@ def read_image(data: bytes, *, max_pixels: int = 64_000_000, allow_jpeg: bool = 
     damaged, no image, animated, of several pages, or of a kind that cannot be kept without loss; LimitError beyond
     max_pixels, before decoding.
     """
-    picture = _read(data, max_pixels, allow_jpeg)
+    picture = _read(data, max_pixels, allow_jpeg, strip)
     return replace(picture, metadata=()) if strip else picture
 
 
-def _read(data: bytes, max_pixels: int, allow_jpeg: bool) -> Picture:
+def _read(data: bytes, max_pixels: int, allow_jpeg: bool, strip: bool) -> Picture:
     if data.startswith(SIGNATURE):
         return _from_png(read_png(data, max_pixels=max_pixels))
     if is_pnm(data):
@@ -133,8 +128,11 @@ def _read(data: bytes, max_pixels: int, allow_jpeg: bool) -> Picture:
         raise ImageError("JPEG is lossy already: kept without loss it would only grow (allowed on request)")
     with _pillow_errors(kind):
         image, depth = open_foreign(data, kind, max_pixels=max_pixels)
-        entries = _pillow_metadata(image, kind)  # before load, which takes tags out of a TIFF
+        entries = () if strip else _metadata(data, image, kind)
+        is_fax = kind == "TIFF" and image.tag_v2.get(259) == GROUP_4
         image.load()
+        if is_fax:
+            check_whole(data, image)
         picture = _from_pillow(image, depth, entries)
     return _fit_depth(picture) if kind == "GIF" else picture
 
@@ -224,18 +222,19 @@ def _from_pillow(image: Image.Image, depth: int, entries: meta.Metadata) -> Pict
         planes = planes // np.uint8(255 // (2**depth - 1))  # Pillow spreads 2 and 4 bits over 0..255
     if mode != "P":
         return Picture(planes, mode, depth, b"", _colour_key(image, mode), entries)
-    palette, transparency = _pillow_palette(image)
+    palette, transparency = _pillow_palette(image, int(planes.max()))
     return Picture(planes, mode, depth, palette, transparency, entries)
 
 
-def _pillow_palette(image: Image.Image) -> tuple[bytes, bytes]:
-    """(RGB triples, alpha of the first entries) of an image of mode P."""
+def _pillow_palette(image: Image.Image, largest: int) -> tuple[bytes, bytes]:
+    """(RGB triples, alpha of the first entries) of an image of mode P, black where pixels have indices beyond it."""
     if image.palette is None:
         raise ImageError("image of mode P without a palette")
     palette = bytes(image.getpalette("RGB") or ())
     entries = len(palette) // 3
     if not 1 <= entries <= 256:
         raise ImageError(f"palette of {entries} entries")
+    palette, entries = palette.ljust(3 * largest + 3, b"\0"), max(entries, largest + 1)
     alpha = image.info.get("transparency", b"")
     if image.palette.mode == "RGBA":
         alpha = bytes(image.getpalette("RGBA") or ())[3::4]
@@ -257,49 +256,36 @@ def _colour_key(image: Image.Image, mode: str) -> bytes:
     return struct.pack(f">{len(samples)}H", *samples)
 
 
-def _pillow_metadata(image: Any, kind: str) -> meta.Metadata:
-    """ICC, EXIF, XMP, resolution and comment that Pillow found."""
-    packets = {"icc": image.info.get("icc_profile"), "exif": image.info.get("exif"), "xmp": image.info.get("xmp")}
+def _metadata(data: bytes, image: Any, kind: str) -> meta.Metadata:
+    """What a file says about its picture, by Pillow and by readers of our own."""
     if kind == "TIFF":
-        exif = _descriptive_exif(image.getexif())
+        return tiff_metadata(data)
+    if kind == "TGA":
+        check_tga_footer(data)
+    return _pillow_metadata(image, kind) + segments.metadata_of(data, kind)
+
+
+def _pillow_metadata(image: Any, kind: str) -> meta.Metadata:
+    """ICC, EXIF, XMP and resolution that Pillow found, and the text before a TGA's pixels; kind "" is any image."""
+    packets = {"icc": image.info.get("icc_profile"), "exif": image.info.get("exif"), "xmp": image.info.get("xmp")}
+    if not kind and image.format == "TIFF":
+        exif = image.getexif()
         packets["exif"] = exif.tobytes() if len(exif) else b""
-    if kind in ("GIF", "JPEG", "TGA"):
-        packets["comment"] = image.info.get("id_section" if kind == "TGA" else "comment")
+    if kind == "TGA":
+        packets["comment"] = image.info.get("id_section")
     as_bytes = {key: value.encode() if isinstance(value, str) else value for key, value in packets.items() if value}
     kept = tuple((key, v.removeprefix(b"Exif\0\0")) for key, v in as_bytes.items() if isinstance(v, bytes))
-    if kind == "TIFF":
-        return kept + _tiff_resolution(image.tag_v2)
-    phys = meta.phys_entry(image.info["dpi"]) if "dpi" in image.info else None
-    return (*kept, phys) if phys else kept
+    return kept + _pillow_resolution(image, kind)
 
 
-def _tiff_resolution(tags: Any) -> meta.Metadata:
-    if _X_RESOLUTION not in tags or _Y_RESOLUTION not in tags:
-        return ()
-    x, y = tags[_X_RESOLUTION], tags[_Y_RESOLUTION]
-    if not (x.numerator and x.denominator and y.numerator and y.denominator):
-        return ()
-    unit = _UNITS.get(tags.get(_UNIT, 2), "none")
-    return (meta.resolution_entry(Fraction(x.numerator, x.denominator), Fraction(y.numerator, y.denominator), unit),)
-
-
-def _descriptive_exif(exif: Image.Exif) -> Image.Exif:
-    """What an EXIF block says about the picture, without the tags that lay out a file."""
-    kept = Image.Exif()
-    for tag in _DESCRIPTIVE:
-        if tag in exif:
-            kept[tag] = _as_it_was(exif[tag])
-    for ifd in (_EXIF_IFD, _GPS_IFD):
-        found = {tag: _as_it_was(value) for tag, value in exif.get_ifd(ifd).items() if tag != _INTEROP_IFD}
-        if found:
-            kept.get_ifd(ifd).update(found)
-            kept[ifd] = kept.get_ifd(ifd)
-    return kept
-
-
-def _as_it_was(value: Any) -> Any:
-    """The bytes of a text that is not ASCII: Pillow reads them as Latin-1 and would write question marks."""
-    return value.encode("latin-1") if isinstance(value, str) and not value.isascii() else value
+def _pillow_resolution(image: Any, kind: str) -> meta.Metadata:
+    """Resolution; a JPEG's is that of its JFIF header, as Pillow makes up one where an EXIF block has none."""
+    unit = image.info.get("jfif_unit") if kind == "JPEG" else 1
+    if unit == 0:
+        x, y = image.info["jfif_density"]
+        return (meta.resolution_entry(Fraction(x), Fraction(y), "none"),) if x != y and x and y else ()
+    phys = meta.phys_entry(image.info["dpi"]) if unit and "dpi" in image.info else None
+    return (phys,) if phys else ()
 
 
 def to_pil(picture: Picture) -> Image.Image:
@@ -406,8 +392,7 @@ def _write_other(picture: Picture, format: str) -> bytes:
     if format == "PPM":
         return write_pnm(picture.planes, picture.depth)
     if format == "TIFF":
-        tags = _tiff_tags(picture.metadata)
-        return write_tiff(picture.planes, picture.mode, picture.depth, picture.palette, tags)
+        return write_tiff(picture.planes, picture.mode, picture.depth, picture.palette, picture.metadata)
     options: dict[str, Any] = {"lossless": True, "exact": True, "quality": 75, "method": 4}
     options |= _packets(picture.metadata)
     if format == "BMP":
@@ -450,23 +435,3 @@ def _as_colour(picture: Picture) -> Picture:
         return picture
     planes = np.concatenate([picture.planes[:1]] * 2 + [picture.planes])
     return Picture(planes, _MODE_OF_CHANNELS[len(planes)], picture.depth)
-
-
-def _tiff_tags(metadata: meta.Metadata) -> dict[int, Any]:
-    """ICC, XMP, resolution, and what EXIF says about the picture and the way to hold it.
-
-    Reading a TIFF, Pillow turns the picture upright and drops the tag; no other format's reader does.
-    """
-    packets, resolution = _packets(metadata), meta.resolution(metadata)
-    exif = Image.Exif()
-    exif.load(packets.get("exif", b""))
-    tags: dict[int, Any] = dict(_descriptive_exif(exif))
-    if exif.get(_ORIENTATION) in range(2, 9):
-        tags[_ORIENTATION] = exif[_ORIENTATION]
-    for tag, name in ((_ICC, "icc_profile"), (_XMP, "xmp")):
-        if name in packets:
-            tags[tag] = packets[name]
-    if resolution:
-        units = {name: number for number, name in _UNITS.items()}
-        tags |= {_X_RESOLUTION: resolution[0], _Y_RESOLUTION: resolution[1], _UNIT: units[resolution[2]]}
-    return tags

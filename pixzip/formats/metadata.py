@@ -5,7 +5,7 @@ Keys:
     icc, exif, xmp      the bare packet, from WebP, TIFF and JPEG; exif also eXIf of PNG
     resolution          TIFF: "300/1 300/1 inch", also "cm" and "none": exact rationals, which pHYs cannot hold
     comment             GIF, JPEG; the field before a TGA's pixels
-    trailer             bytes after the end of a PNG
+    trailer             bytes behind the end of a PNG, WebP, GIF, BMP or JPEG
     gama, iccp, text …  PNG chunks of the PNG specification and its extensions: type in lower case, payload unchanged
     caNv, vpAg …        other ancillary PNG chunks: the type as it is
 

@@ -1,51 +1,158 @@
-"""Samples and tags → TIFF bytes: one Deflate strip, big-endian.
+"""TIFF: what its tags say about a picture ↔ metadata; samples and metadata → TIFF bytes, one Deflate strip.
 
-Pillow's own compressed writer loses EXIF and GPS directories and makes floats of resolutions; its directory writer does
-not, so only that is used. Format: TIFF 6.0; Deflate: TIFF Technical Note, compression 8.
+Tags pass through as raw entries (directories.py), so that no value changes its type or bytes. Format: TIFF 6.0;
+Deflate: TIFF Technical Note, compression 8.
 """
 
 from __future__ import annotations
 
-import io
+import struct
 import zlib
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pixzip.errors import ImageError
+from pixzip.formats import metadata as meta
+from pixzip.formats.directories import (
+    BYTE,
+    DIRECTORY_TYPES,
+    EXIF_PART,
+    GPS_PART,
+    LONG,
+    RATIONAL,
+    SHORT,
+    Directories,
+    Entry,
+    made,
+    packet,
+    read_directories,
+    write_directories,
+)
 from pixzip.formats.png import pack_rows
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _ROWS = 256, 257, 258, 259, 262, 277, 278
-_STRIP_AT, _STRIP_BYTES, _COLORMAP, _EXTRA = 273, 279, 320, 338
-_DEFLATE, _LONG, _PLAIN_ALPHA = 8, 4, 2
+_STRIP_AT, _STRIP_BYTES, _COLORMAP, _EXTRA, _ORIENTATION = 273, 279, 320, 338, 274
+_X_RESOLUTION, _Y_RESOLUTION, _UNIT, _XMP, _ICC = 282, 283, 296, 700, 34675
+_SUB_PICTURES = 330
+#: How the samples are laid out and packed, which pixels alone keep: sizes, kinds of samples, fill order, orientation,
+#: strips, planes, free space, CCITT's options, predictor, palette, tiles, extra samples, JPEG's tables, YCbCr.
+_LAYOUT = {
+    *(254, 255, *range(256, 260), 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 288, 289),
+    *(292, 293, 317, 320, 322, 323, 324, 325, 338, 339, 340, 341, 347, *range(512, 522), *range(529, 533)),
+}
+#: Those with an entry of their own among a picture's metadata.
+_PACKETS_OF_METADATA, _RESOLUTION = {_XMP, _ICC}, {_X_RESOLUTION, _Y_RESOLUTION, _UNIT}
+#: IPTC, Photoshop's blocks and layers: bytes, whatever type a writer gave them.
+_PACKETS = {33723, 34377, 37724}
+_DEFLATE, _PLAIN_ALPHA = 8, 2
 #: Mode → photometric interpretation: black is zero, RGB, palette.
 _PHOTOMETRICS = {"L": 1, "LA": 1, "RGB": 2, "RGBA": 2, "P": 3}
+_UNITS = {1: "none", 2: "inch", 3: "cm"}
 #: Classic TIFF has 32-bit offsets.
 _MOST_BYTES = (1 << 32) - (1 << 20)
 
 
-def write_tiff(samples: NDArray[Any], mode: str, depth: int, palette: bytes, tags: dict[int, Any]) -> bytes:
-    """A TIFF of (c, h, w) samples; a palette is filled up with black to 2**depth entries.
+def check_single(data: bytes) -> None:
+    """Raises ImageError for a TIFF file of several pictures: pages, or others that the first one's tags point to.
 
-    tags are further ones, in Pillow's types; dictionaries become directories. Raises ImageError beyond 4 GB.
+    Of a camera's raw file the first is a thumbnail.
     """
-    c, h, w = samples.shape
-    strip = zlib.compress(pack_rows(samples, depth).data, 9)
+    directories = read_directories(data)
+    if not directories.is_last:
+        raise ImageError("TIFF file with several pages: only single pictures are kept")
+    if _SUB_PICTURES in directories.main:
+        raise ImageError("TIFF file with further pictures in sub-directories (tag 330): only single pictures are kept")
+
+
+def tiff_metadata(data: bytes) -> meta.Metadata:
+    """ICC profile, resolution, XMP, and all other tags that do not lay out the file as an EXIF block.
+
+    Raises ImageError for tags that point to directories of their own: what is there cannot be kept.
+    """
+    found = read_directories(data)
+    for tag, entry in found.main.items():
+        if entry.type in DIRECTORY_TYPES and tag not in (*_LAYOUT, EXIF_PART, GPS_PART):
+            raise ImageError(f"TIFF tag {tag} points to a directory, which would be lost (--strip leaves it out)")
+    for directory in (found.main, *found.parts.values()):
+        for tag, entry in directory.items():
+            if entry.number and not entry.data and tag not in _LAYOUT:
+                raise ImageError(
+                    f"TIFF tag {tag} has the type {entry.type}, which nobody knows (--strip leaves it out)"
+                )
+    resolution = _resolution(found)
+    own = _LAYOUT | _PACKETS_OF_METADATA | (_RESOLUTION if resolution else set())
+    rest = {
+        tag: packet(e.data) if tag in _PACKETS and e.type != BYTE else e
+        for tag, e in found.main.items()
+        if tag not in own
+    }
+    packets = [("icc", found.main[_ICC].data)] if _ICC in found.main else []
+    if rest:
+        block = Directories(found.order, rest, found.parts, is_last=True)
+        packets.append(("exif", write_directories(block)))
+    if _XMP in found.main:
+        packets.append(("xmp", found.main[_XMP].data))
+    return (*packets, *resolution)
+
+
+def _resolution(found: Directories) -> meta.Metadata:
+    sides = [found.main.get(tag) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
+    numbers = [struct.unpack(f"{found.order}2I", side.data) for side in sides if side and side.type == RATIONAL]
+    if len(numbers) != 2 or not all(map(all, numbers)):
+        return ()
+    unit = found.main.get(_UNIT)
+    number = struct.unpack(f"{found.order}H", unit.data)[0] if unit and (unit.type, unit.number) == (SHORT, 1) else 2
+    return (meta.resolution_entry(Fraction(*numbers[0]), Fraction(*numbers[1]), _UNITS.get(number, "none")),)
+
+
+def write_tiff(samples: NDArray[Any], mode: str, depth: int, palette: bytes, metadata: meta.Metadata) -> bytes:
+    """A TIFF of (c, h, w) samples with ICC, EXIF, XMP and resolution; a palette is filled up with black.
+
+    It has the byte order of the EXIF block, whose values stay as they are, orientation too. Raises ImageError beyond
+    4 GB, and for a damaged EXIF block.
+    """
+    exif = meta.exif_packet(metadata)
+    found = read_directories(exif) if exif else Directories(">", {}, {}, is_last=True)
+    order = found.order
+    strip = zlib.compress(_in_order(pack_rows(samples, depth).data, depth, order), 9)
     if len(strip) > _MOST_BYTES:
         raise ImageError(f"TIFF cannot hold {len(strip)} bytes")
-    directory = ImageFileDirectory_v2(b"MM\0*\0\0\0\x08")
-    layout = {_WIDTH: w, _HEIGHT: h, _ROWS: h, _STRIP_AT: 0, _STRIP_BYTES: len(strip)}
-    kind = {_BITS: (depth,) * c, _COMPRESSION: _DEFLATE, _PHOTOMETRIC: _PHOTOMETRICS[mode], _SAMPLES: c}
+    main = {tag: entry for tag, entry in found.main.items() if tag not in _LAYOUT - {_ORIENTATION}}
+    own = _of_metadata(metadata, order)
+    if _UNIT in own:
+        main = {tag: entry for tag, entry in main.items() if tag not in _RESOLUTION}
+    main |= own | _of_samples(samples.shape, mode, depth, palette, order)
+    main[_STRIP_BYTES] = made(order, LONG, len(strip))
+    return write_directories(Directories(order, main, found.parts, is_last=True), strip, _STRIP_AT)
+
+
+def _in_order(rows: bytes | memoryview, depth: int, order: str) -> bytes:
+    """Rows of samples, those of 16 bits from big-endian to this order."""
+    return np.frombuffer(rows, dtype=">u2").astype(f"{order}u2").tobytes() if depth == 16 else bytes(rows)
+
+
+def _of_metadata(metadata: meta.Metadata, order: str) -> dict[int, Entry]:
+    packets = {_ICC: meta.icc_profile(metadata), _XMP: meta.xmp_packet(metadata)}
+    tags = {tag: packet(data) for tag, data in packets.items() if data}
+    resolution = meta.resolution(metadata)
+    if resolution:
+        units = {name: number for number, name in _UNITS.items()}
+        for tag, value in zip((_X_RESOLUTION, _Y_RESOLUTION), resolution[:2], strict=True):
+            tags[tag] = made(order, RATIONAL, value.numerator, value.denominator)
+        tags[_UNIT] = made(order, SHORT, units[resolution[2]])
+    return tags
+
+
+def _of_samples(shape: tuple[int, ...], mode: str, depth: int, palette: bytes, order: str) -> dict[int, Entry]:
+    c, h, w = shape
+    kinds = {_BITS: [depth] * c, _COMPRESSION: [_DEFLATE], _PHOTOMETRIC: [_PHOTOMETRICS[mode]], _SAMPLES: [c]}
     if mode in ("LA", "RGBA"):
-        kind[_EXTRA] = _PLAIN_ALPHA
+        kinds[_EXTRA] = [_PLAIN_ALPHA]
     if mode == "P":
         colours = np.frombuffer(palette.ljust(3 << depth, b"\0"), dtype=np.uint8)[: 3 << depth].reshape(-1, 3)
-        kind[_COLORMAP] = tuple((colours.T.astype(int) * 257).ravel().tolist())
-    for tag, value in {**tags, **layout, **kind}.items():
-        directory[tag] = value
-    directory.tagtype.update(dict.fromkeys(layout, _LONG))
-    out = io.BytesIO()
-    directory.save(out)
-    return out.getvalue() + strip
+        kinds[_COLORMAP] = (colours.T.astype(int) * 257).ravel().tolist()
+    sizes = {tag: made(order, LONG, value) for tag, value in ((_WIDTH, w), (_HEIGHT, h), (_ROWS, h))}
+    return sizes | {tag: made(order, SHORT, *values) for tag, values in kinds.items()}
