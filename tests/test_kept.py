@@ -28,6 +28,7 @@ from pixzip.formats.directories import (
     read_directories,
     write_directories,
 )
+from pixzip.formats.fax import check_whole
 from pixzip.formats.image import from_pil, read_image, write_image
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
@@ -103,6 +104,27 @@ def test_entries_that_share_bytes_take_no_more_memory_than_the_file() -> None:
         read_directories(
             b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", count) + entries + bytes(4)
         )
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"JFIF\0\0\0\0", "no header in 4a464946"),
+        (b"II\x07\0\0\0\0\0", "no header in 49490700"),
+        (b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 34665, 4, 2, 8) + bytes(12), "tag 34665 tells no place"),
+        (b"II*\0\xff\0\0\0", "2 bytes at 255 are not in its 8"),
+    ],
+)
+def test_damaged_directories_are_refused(data: bytes, words: str) -> None:
+    with pytest.raises(ImageError, match=words):
+        read_directories(data)
+
+
+def test_parts_that_are_all_one_directory_take_no_more_memory_than_the_file() -> None:
+    entries = [(1, 7, 40, 8), (EXIF_PART, 4, 1, 8), (GPS_PART, 4, 1, 8)]
+    table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    with pytest.raises(ImageError, match="longer than the file of 50 bytes"):
+        read_directories(b"II*\0\x08\0\0\0\3\0" + table + bytes(4))
 
 
 def test_many_pages_are_refused_at_once() -> None:
@@ -227,6 +249,26 @@ def test_group_4_codes_are_read(rows: int, tags: dict[str, int]) -> None:
         end = int.from_bytes(data[at : at + count], "big")
         cut = (end & ~(0x1001 << (end & -end).bit_length() - 1)).to_bytes(count, "big")
         assert read_image(data[:at] + cut + data[at + count :]).planes[0].tolist() == is_black.astype(int).tolist()
+
+
+@pytest.mark.parametrize(
+    ("tag", "entry", "words"),
+    [
+        (274, made("<", 3, 3), "turned"),
+        (293, made("<", 4, 2), "uncompressed"),
+        (278, made("<", 4, 1), "1 strips of 1 rows for 40"),
+        (278, Entry(11, 1, struct.pack("<f", 40)), "numbers of type 11"),
+    ],
+)
+def test_group_4_codes_that_cannot_be_compared_are_refused(tag: int, entry: Entry, words: str) -> None:
+    data = scan()
+    found = read_directories(data)
+    at, count = strips(data)[0]
+    own = Directories("<", {**found.main, tag: entry}, {}, is_last=True)
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    with pytest.raises(ImageError, match=words):
+        check_whole(write_directories(own, data[at : at + count], 273), image)
 
 
 @pytest.mark.parametrize("tags", [{}, {"t266": 2}])

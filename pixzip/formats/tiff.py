@@ -84,11 +84,8 @@ def tiff_metadata(data: bytes) -> meta.Metadata:
                 )
     resolution = _resolution(found)
     own = _LAYOUT | _PACKETS_OF_METADATA | (_RESOLUTION if resolution else set())
-    rest = {
-        tag: packet(e.data) if tag in _PACKETS and e.type != BYTE else e
-        for tag, e in found.main.items()
-        if tag not in own
-    }
+    rest = {tag: entry for tag, entry in found.main.items() if tag not in own}
+    rest |= {tag: packet(rest[tag].data) for tag in _PACKETS & set(rest) if rest[tag].type != BYTE}
     packets = [("icc", found.main[_ICC].data)] if _ICC in found.main else []
     if rest:
         block = Directories(found.order, rest, found.parts, is_last=True)
