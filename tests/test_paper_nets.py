@@ -81,6 +81,11 @@ def leaks(
     return found, later
 
 
+#: Type and pictures at once: training has branches of its own for float32 and for more than one picture.
+TYPES = [(torch.float64, 1), (torch.float32, 1), (torch.float32, 2)]
+
+
+@pytest.mark.parametrize(("dtype", "n"), TYPES)
 @pytest.mark.parametrize(("scale", "layers", "seed"), [(0.3, 3, 0), (1.0, 1, 1), (4.0, 2, 2)])
 @pytest.mark.parametrize(
     ("pictures", "frame"),
@@ -88,15 +93,16 @@ def leaks(
 )
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_nothing_earlier_changes_with_a_sub_pixel(
-    name: str, pictures: str, frame: str, scale: float, layers: int, seed: int
+    name: str, pictures: str, frame: str, scale: float, layers: int, seed: int, dtype: torch.dtype, n: int
 ) -> None:
+    sizes = {"h": 7 + seed, "head": 12 + seed}  # widths of groups of colours with every remainder by 3
     config = ARCHITECTURES[name](
-        pictures=pictures, frame=frame, layers=layers, h=7 + seed, head=12, residual=seed != 1, skip=seed != 2
+        pictures=pictures, frame=frame, layers=layers, **sizes, residual=seed != 1, skip=seed != 2
     )
-    crops = crops_of(pictures, 4, 5, seed=seed)
-    found, later = leaks(randomised(config, seed, scale), crops)
+    crops = crops_of(pictures, 4, 5, n, seed=seed)
+    found, later = leaks(randomised(config, seed, scale), crops, dtype)
     assert found == []
-    assert later > crops.size * crops.size // 4
+    assert later > crops[0].size ** 2 // 4
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -115,17 +121,18 @@ def in_small_picture(factor: int) -> Callable[[Position], bool]:
     return lambda p: p[0] % factor == 0 and p[1] % factor == 0
 
 
+@pytest.mark.parametrize(("dtype", "n"), TYPES)
 @pytest.mark.parametrize(("scale", "factor"), [(0.5, 2), (2.0, 4)])
 @pytest.mark.parametrize(("pictures", "frame"), [("rgb", "raw"), ("gray", "residual"), ("binary", "raw")])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_multiscale_nothing_earlier_unknown_changes(
-    name: str, pictures: str, frame: str, scale: float, factor: int
+    name: str, pictures: str, frame: str, scale: float, factor: int, dtype: torch.dtype, n: int
 ) -> None:
     network = multiscale_network(name, scale, factor, pictures=pictures, frame=frame)
-    crops = crops_of(pictures, 5, 4, seed=1)
-    found, later = leaks(network, crops, known=in_small_picture(factor))
+    crops = crops_of(pictures, 5, 4, n, seed=1)
+    found, later = leaks(network, crops, dtype, in_small_picture(factor))
     assert found == [] and later > 0
-    assert leaks(network.small, crops_of(pictures, 3, 3))[0] == []
+    assert leaks(network.small, crops_of(pictures, 3, 3, n), dtype)[0] == []
 
 
 def test_multiscale_small_picture_reaches_earlier_pixels() -> None:
@@ -194,10 +201,24 @@ def test_changing_sub_pixels_finds(name: str, fault: str) -> None:
     assert leaks(network, crops)[0] != []
 
 
-def test_changing_sub_pixels_finds_a_right_to_left_map_that_is_not_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = randomised(DiagonalBiLstmConfig(layers=1, h=4, head=5))
-    monkeypatch.setattr(diagonal_bilstm, "shift_down", lambda x: x)
-    assert leaks(network, crops_of("rgb", 3, 4))[0] != []
+@pytest.mark.parametrize(("dtype", "n"), TYPES)
+@pytest.mark.parametrize("is_conditioned", [False, True])
+def test_changing_sub_pixels_finds_a_right_to_left_map_that_is_not_shifted(
+    monkeypatch: pytest.MonkeyPatch, is_conditioned: bool, dtype: torch.dtype, n: int
+) -> None:
+    """Where a layer is conditioned, or where it is not."""
+    own, conditioned = randomised(DiagonalBiLstmConfig(layers=1, h=4, head=5)), multiscale_network("diagonal_bilstm")
+    right, is_right = diagonal_bilstm.DiagonalBiLstmLayer.forward, diagonal_bilstm.shift_down
+
+    def wrong(layer: Any, x: Any, conditioning: Any = None) -> Any:
+        faulty = (conditioning is not None) == is_conditioned
+        monkeypatch.setattr(diagonal_bilstm, "shift_down", (lambda states: states) if faulty else is_right)
+        return right(layer, x, conditioning)
+
+    monkeypatch.setattr(diagonal_bilstm.DiagonalBiLstmLayer, "forward", wrong)
+    crops = crops_of("rgb", 4, 4, n)
+    assert bool(leaks(own, crops, dtype)[0]) == (not is_conditioned)
+    assert bool(leaks(conditioned, crops, dtype, in_small_picture(2))[0]) == is_conditioned
 
 
 def test_changing_sub_pixels_finds_a_predictor_that_looks_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
