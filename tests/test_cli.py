@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ import pixzip
 import pixzip.api
 from pixzip import cli
 from pixzip.commands import progress, written
+from pixzip.files import staged
 from pixzip.pxz.container import HEADER_BYTES, read_container, write_container
 
 CLI = [sys.executable, "-m", "pixzip"]
@@ -71,7 +73,7 @@ def coded(photo: Path, model: Path) -> Path:
 @pytest.fixture
 def feed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
     """Bytes for standard input."""
-    return lambda data: monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return lambda data: monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:
@@ -181,13 +183,84 @@ def test_delete_removes_the_source_once_verified(run: Callable[..., Result], pho
     assert sorted(contents(photo.parent)) == ["photo.pxz"]
 
 
-def test_output_has_the_permissions_of_the_umask(run: Callable[..., Result], photo: Path, model: Path) -> None:
+@pytest.fixture
+def masked() -> Iterator[None]:
     before = os.umask(0o027)
-    try:
-        run("compress", photo, "--model", model)
-    finally:
-        os.umask(before)
-    assert photo.with_suffix(".pxz").stat().st_mode & 0o777 == 0o640
+    yield
+    os.umask(before)
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.usefixtures("masked")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444])
+def test_output_has_the_permissions_of_its_source(
+    run: Callable[..., Result], photo: Path, model: Path, mode: int
+) -> None:
+    photo.chmod(mode)
+    assert run("compress", photo, "--model", model).code == 0
+    assert mode_of(photo.with_suffix(".pxz")) == mode
+    assert run("decompress", photo.with_suffix(".pxz"), "-o", photo.with_name("b.png"), "--model", model).code == 0
+    assert mode_of(photo.with_name("b.png")) == mode
+
+
+@pytest.mark.usefixtures("masked")
+def test_pack_may_be_read_by_whom_all_its_pictures_may_be(
+    run: Callable[..., Result], alike: list[Path], model: Path, feed: Callable[[bytes], None]
+) -> None:
+    for path, mode in zip(alike, (0o644, 0o640, 0o666, 0o604, 0o644), strict=True):
+        path.chmod(mode)
+    packed = alike[0].with_name("all.pxz")
+    assert run("compress", *alike, "--pack", "-o", packed, "--model", model, "--delete").code == 0
+    assert mode_of(packed) == 0o600
+    assert run("decompress", packed, "--model", model).code == 0
+    assert [mode_of(path) for path in alike] == [0o600] * 5
+    feed(alike[0].read_bytes())
+    assert run("compress", "-", "-o", packed.with_name("stdin.pxz"), "--model", model).code == 0
+    assert mode_of(packed.with_name("stdin.pxz")) == 0o640  # the umask's
+
+
+# ------------------------------------------------------------------------ sources that change during the work
+
+
+def exchange(path: Path, how: str) -> bytes:
+    """Make other bytes of a file's, with the same size and time."""
+    status, other = path.stat(), png_bytes(model_picture(24, 32, 5))
+    if how == "replaced":
+        path.with_suffix(".new").write_bytes(other)
+        path.with_suffix(".new").replace(path)
+    elif how == "rewritten":
+        path.write_bytes(other)
+    else:
+        other = path.read_bytes()[:-1] + b"!"
+        path.write_bytes(other)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return other
+
+
+@pytest.mark.parametrize("how", ["replaced", "rewritten", "rewritten at the same time"])
+@pytest.mark.parametrize("pack", [(), ("--pack",)])
+def test_source_that_changes_during_the_work_is_not_deleted(
+    run: Callable[..., Result],
+    photo: Path,
+    model: Path,
+    how: str,
+    pack: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compare, made = written.check_same, []
+
+    def compare_late(*arguments: object) -> None:
+        compare(*arguments)
+        made.append(exchange(photo, how))
+
+    monkeypatch.setattr(written, "check_same", compare_late)
+    target = photo.with_suffix(".pxz")
+    done = run("compress", photo, "-o", target, "--model", model, "--delete", "-q", *pack)
+    assert_fails(done, 9, str(photo), "changed since it was read")
+    assert contents(photo.parent) == {"photo.png": made[0], "photo.pxz": target.read_bytes()}
 
 
 def test_info_describes_every_file(run: Callable[..., Result], coded: Path) -> None:
@@ -523,7 +596,93 @@ def test_names_that_lead_elsewhere_are_refused(
     assert run("decompress", path, "-o", path.with_name("x.png"), "--model", model).code == 0  # numbers need no names
 
 
+def test_pictures_given_their_names_before_one_fails_are_taken_back(
+    run: Callable[..., Result], alike: list[Path], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, link, calls = alike[0].with_name("all.pxz"), os.link, []
+    assert run("compress", *alike, "--pack", "-o", packed, "--model", model, "-q", "--delete").code == 0
+
+    def link_late(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 4:
+            calls[0].unlink()
+            calls[0].write_bytes(b"another's, in the place of ours")
+            target.write_bytes(b"mine")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_late)
+    assert_fails(run("decompress", packed, "--model", model), 2, "frame 3.png exists")
+    assert contents(packed.parent).keys() == {"all.pxz", "frame 0.png", "frame 3.png"}
+    assert calls[0].read_bytes() != calls[3].read_bytes() == b"mine"
+
+
+def test_without_hard_links_nothing_is_replaced_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def replace(source: Path, target: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", no_links)
+    target = tmp_path / "x"
+    with staged(target, b"ours", force=False):
+        pass
+    with pytest.raises(pixzip.UsageError, match="exists"), staged(target, b"later", force=False):
+        pass
+    assert contents(tmp_path) == {"x": b"ours"}
+    target.unlink()
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(pixzip.OutputError), staged(target, b"ours", force=False):
+        pass
+    assert contents(tmp_path) == {}
+
+
 # ------------------------------------------------------------------------ memory
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress", "verify", "info"])
+def test_large_file_that_is_none_is_refused_unread(
+    run: Callable[..., Result], tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "big"
+    with open(path, "wb") as file:
+        file.truncate(3 << 40)
+    code = 3 if command == "compress" else 4
+    assert_fails(run(command, path), code, "not a")
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress", "verify"])
+def test_file_that_is_too_large_for_the_memory_is_refused_unread(
+    run: Callable[..., Result], photo: Path, model: Path, command: str, tmp_path: Path
+) -> None:
+    path, data = tmp_path / "big", photo.read_bytes()
+    path.write_bytes(data if command == "compress" else pixzip.compress(data, model=model))
+    with open(path, "r+b") as file:
+        file.truncate(3 << 40)
+    assert_fails(run(command, path, "--model", model, "--max-memory", "400M"), 8, "3298534883328 bytes", "400 MiB")
+
+
+def test_pipe_is_read_no_further_than_the_memory_allows(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, photo: Path, model: Path
+) -> None:
+    class Endless(io.RawIOBase):
+        given = 0
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, place: Any) -> int:
+            start = photo.read_bytes() if not self.given else b""
+            place[:] = start.ljust(len(place), b"\0")[: len(place)]
+            self.given += len(place)
+            return len(place)
+
+    endless = Endless()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))
+    done = run("compress", "-", "-o", photo.with_name("x.pxz"), "--model", model, "--max-memory", "220M")
+    assert_fails(done, 8, "standard input", "220 MiB")
+    assert endless.given < 15 << 20
+    assert not photo.with_name("x.pxz").exists()
 
 
 @pytest.mark.parametrize("command", ["compress", "decompress", "verify"])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pixzip.errors import PixzipError, UsageError
+
+if TYPE_CHECKING:
+    from pixzip.files import Bounds, Source
 
 STREAM = "-"
 
@@ -86,8 +90,44 @@ def _in_folder(folder: str, suffixes: Sequence[str], quiet: bool, recursive: boo
     return taken
 
 
-def read_input(file: str) -> bytes:
-    """All bytes of a file, or of standard input. Raises UsageError where it cannot be read."""
-    from pixzip.files import read_file, read_stdin
+def read_input(file: str, bounds: Bounds | None = None) -> bytes:
+    """All bytes of a file, or of standard input. Raises as read_source."""
+    return read_source(file, bounds).data
 
-    return read_stdin() if file == STREAM else read_file(Path(file))
+
+def read_source(file: str, bounds: Bounds | None = None) -> Source:
+    """All bytes of a file, or of standard input. Raises UsageError where it cannot be read, and what bounds raise."""
+    from pixzip import files
+
+    return files.read_stdin(bounds) if file == STREAM else files.read_source(Path(file), bounds)
+
+
+def image_bounds(max_memory: int | None) -> Bounds:
+    """What is no image, and what no image file may have with so much memory: ImageError, LimitError."""
+    from pixzip.files import Bounds
+    from pixzip.formats.foreign import format_of
+    from pixzip.formats.png import SIGNATURE
+    from pixzip.formats.pnm import is_pnm
+
+    def check(start: bytes) -> None:
+        if not (start.startswith(SIGNATURE) or is_pnm(start)):
+            format_of(start)
+
+    return Bounds(check, _size_within(max_memory))
+
+
+def packed_bounds(max_memory: int | None) -> Bounds:
+    """What is no .pxz file, and what none may have with so much memory: FormatError, LimitError."""
+    from pixzip.files import Bounds
+    from pixzip.pxz.container import check_magic
+
+    return Bounds(check_magic, _size_within(max_memory))
+
+
+def _size_within(max_memory: int | None) -> Callable[[int], None]:
+    from pixzip.memory import holding
+
+    def check(file_bytes: int) -> None:
+        holding(file_bytes).tiles_within(max_memory)
+
+    return check

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pixzip.commands.arguments import PACKED, STREAM, found_files, read_input, shown_name
+from pixzip.commands.arguments import PACKED, STREAM, found_files, read_source, shown_name
 from pixzip.commands.each import Work, label_of, on_each, parts_of, room_for
 from pixzip.commands.options import (
     EXIT_CODES,
@@ -31,7 +30,7 @@ from pixzip.commands.options import (
 from pixzip.commands.outputs import Outputs, check_output, format_of, mtime_ns, numbered, target_of
 from pixzip.commands.progress import Stop, metered
 from pixzip.commands.salvage import Damaged, salvage_file
-from pixzip.commands.trees import asked_tree, is_before, prepare, summed_up
+from pixzip.commands.trees import asked_tree, check_results, is_before, prepare, summed_up
 from pixzip.commands.written import how_coded
 from pixzip.errors import LimitError, UsageError
 from pixzip.tree import Tally, make_folder
@@ -91,7 +90,8 @@ def decompress(
     outputs, room = Outputs(force=settings.force), room_for(settings, found)
     tally = Tally("decompress", len(found.names))
 
-    def passed_over(file: str) -> str | None:
+    def passed_over(file: str, targets: Sequence[Path], data: bytes) -> str | None:
+        check_results(targets, data, settings, room, meter.check)
         tally.count(before=True)
         return f"{shown_name(file)}: done before" if verbose else None
 
@@ -99,20 +99,21 @@ def decompress(
         part = parts()
         target = target_of(file, output, ".png") if tree is None else tree.target(file, ".png")
         image_format = "PNG" if target is None else format_of(target)
-        if target is not None and is_before(file, [target], tree, outputs, settings):
-            return partial(passed_over, file)
         times = mtime_ns(file) if settings.keep_times else None
-        data = read_input(file)
+        data, status = read_source(file, settings.packed_bounds)
+        like = [] if status is None else [status]
         if salvage:
+            if target is not None and is_before(file, [target], tree, outputs, settings):
+                return partial(passed_over, file, [target], data)
             if tree is not None and target is not None:
                 make_folder(target.parent)
-            found = Damaged(file, data, times, part)
+            found = Damaged(file, data, times, like, part)
             return lambda: salvage_file(found, target, image_format, settings, outputs, meter, tally)
-        need = settings.need_to_decompress(data, image_format)
         named = tree is not None or output is None or os.path.isdir(output)
         targets = _targets(data, target, settings.max_pixels, named=named)
         if targets is not None and is_before(file, targets, tree, outputs, settings):
-            return partial(passed_over, file)
+            return partial(passed_over, file, targets, data)
+        need = settings.need_to_decompress(data, image_format)
         for target in targets or ():
             prepare(file, target, tree, outputs, dry_run=dry_run)
         if dry_run:
@@ -122,7 +123,7 @@ def decompress(
         def work() -> str | None:
             from_s = time.monotonic()
             with settings.let_in(room, need, meter.check) as share:
-                written_bytes = _decompress(data, targets, image_format, share, meter.part(*part), times)
+                written_bytes = _decompress(data, targets, image_format, share, meter.part(*part), times, like)
             tally.count(len(data), written_bytes)
             if not verbose:
                 return None
@@ -143,9 +144,11 @@ def _targets(data: bytes, target: Path | None, max_pixels: int, *, named: bool) 
     named: under the names in the file, if there are any, and otherwise numbers.
     """
     from pixzip.api import picture_names
-    from pixzip.pxz.container import read_header
+    from pixzip.pxz.container import check_pixels, read_header
 
-    count = read_header(data).pictures
+    header = read_header(data)
+    count = header.pictures
+    check_pixels(count, header.height, header.width, max_pixels)
     if count == 1:
         return None if target is None else [target]
     if target is None:
@@ -165,19 +168,16 @@ def _decompress(
     settings: Settings,
     progress: Callable[[float], None],
     mtime_ns: int | None,
+    like: Sequence[os.stat_result],
 ) -> int:
-    """The pictures of one file, to their targets, all or none, or the only one to standard output; bytes written."""
-    from pixzip.files import staged, write_stdout
+    """The pictures of one file, to their targets as write_all has it, or the only one to standard output: bytes."""
+    from pixzip.files import write_all, write_stdout
     from pixzip.formats.image import write_image
 
     if targets is None:
         image = write_image(settings.decompress(data, progress), image_format)
         write_stdout(image, force=settings.force)
         return len(image)
-    written_bytes = 0
-    with ExitStack() as written:
-        for target, picture in zip(targets, settings.decompress_all(data, progress), strict=True):
-            image = write_image(picture, image_format)
-            written.enter_context(staged(target, image, force=settings.force, mtime_ns=mtime_ns))
-            written_bytes += len(image)
-    return written_bytes
+    pictures = settings.decompress_all(data, progress)
+    images = ((target, write_image(each, image_format)) for target, each in zip(targets, pictures, strict=True))
+    return write_all(images, force=settings.force, mtime_ns=mtime_ns, like=like)

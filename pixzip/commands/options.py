@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pixzip.commands.arguments import image_bounds, packed_bounds
 from pixzip.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from pixzip.api import Salvaged
     from pixzip.batch import Room
+    from pixzip.files import Bounds
     from pixzip.formats.image import Picture
     from pixzip.memory import Need
 
@@ -95,6 +97,16 @@ class Settings:
         from pixzip.api import salvage
 
         return salvage(data, model=self.model, **self._how(progress))
+
+    @property
+    def image_bounds(self) -> Bounds:
+        """What image files are read within."""
+        return image_bounds(self.max_memory)
+
+    @property
+    def packed_bounds(self) -> Bounds:
+        """What .pxz files are read within."""
+        return packed_bounds(self.max_memory)
 
     def need_to_compress(self, sources: Sequence[bytes]) -> Need:
         """The memory that these image files take as one .pxz file."""

@@ -70,7 +70,7 @@ def verify(
     def begin(file: str) -> Work:
         part = parts()
         record = None if expected is None else expected.record(file)
-        data = read_input(file)
+        data = read_input(file, settings.packed_bounds)
         with compared(record, data):
             need = settings.need_to_decompress(data, "PNG")
 
