@@ -122,26 +122,40 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, *changed
 
 
-def files_in(folder: Path) -> list[Path]:
-    """The files in a folder by name, not those of its subfolders, nor hidden ones. Raises UsageError."""
+def names_in(folder: Path) -> list[Path]:
+    """All that is in a folder, by name, but for what is hidden. Raises UsageError."""
     try:
-        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}") from None
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The files in a folder by name, not those of its subfolders, nor hidden ones. Raises UsageError."""
+    return [path for path in names_in(folder) if os.path.isfile(path)]
+
+
 def write_stdout(data: bytes, *, force: bool = False) -> None:
     """Write to standard output, to a terminal only with force. Raises UsageError, OutputError."""
-    if sys.stdout.isatty() and not force:
+    if sys.stdout is not None and sys.stdout.isatty() and not force:
         raise UsageError("standard output is a terminal: redirect it, or use --force")
-    try:
+    with stdout_errors():
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
+
+
+@contextmanager
+def stdout_errors() -> Iterator[None]:
+    """What fails in the block on writing to standard output as OutputError; likewise where it is closed."""
+    if sys.stdout is None:
+        raise OutputError("cannot write to standard output: it is closed")
+    try:
+        yield
     except OSError as error:
         # What is left in the buffer must not fail once more when the interpreter ends.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputError(f"cannot write to standard output: {error.strerror}") from None
+        raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def check_target(target: Path, *, force: bool) -> None:

@@ -15,7 +15,7 @@ from conftest import model_picture
 import pixzip
 from pixzip import cli
 from pixzip.errors import FormatError, ImageError, UsageError
-from pixzip.tree import files_below
+from pixzip.tree import names_below
 
 
 @dataclass
@@ -59,11 +59,12 @@ def tree(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_files_below_are_all_but_hidden_ones_and_links_to_folders(album: Path) -> None:
-    names = [str(path.relative_to(album)) for path in files_below(album)]
-    assert names == ["a.png", "x/b.png", "x/notes.md", "x/y/c.png"]
+def test_names_below_are_all_but_hidden_ones_and_links_to_folders(album: Path) -> None:
+    found, faults = names_below(album)
+    assert [str(path.relative_to(album)) for path in found] == ["a.png", "x/b.png", "x/notes.md", "x/y/c.png"]
+    assert faults == {}
     with pytest.raises(UsageError, match="cannot be read"):
-        files_below(album / "a.png")
+        names_below(album / "a.png")
 
 
 def test_tree_goes_there_and_back(run: Run, album: Path, model: Path, tmp_path: Path) -> None:
@@ -203,6 +204,21 @@ def test_failures_leave_the_others_and_are_counted(run: Run, album: Path, model:
     for key, root, suffix in (("read_bytes", album, ".png"), ("written_bytes", tmp_path / "packed", ".pxz")):
         sizes[key] = sum((root / name).with_suffix(suffix).stat().st_size for name in ("a", "x/y/c"))
     assert {key: summary[key] for key in sizes} == sizes
+
+
+def test_finished_command_that_deleted_has_nothing_to_do(run: Run, album: Path, model: Path, tmp_path: Path) -> None:
+    for packed in (tmp_path / "packed", album):
+        line = ("compress", "-r", album, "-o", packed, "--model", model, "--delete")
+        assert run(*line).code == 0
+        again = run(*line)
+        assert (again.code, f"nothing to do: no files to compress, and .pxz files in {packed}" in again.err) == (
+            0,
+            True,
+        )
+        assert run(*line, "-q").err == ""
+        (album / "a.png").write_bytes(pixzip.write_image(pixzip.from_array(model_picture(9, 12, 1)), "PNG"))
+    (album / "a.png").unlink()
+    assert run("compress", "-r", album, "-o", tmp_path / "new", "--model", model, "-q").code == UsageError.exit_code
 
 
 def test_salvage_works_through_a_tree(run: Run, album: Path, model: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from pixzip.commands.options import (
     tree_options,
     verbose_option,
 )
-from pixzip.commands.outputs import Outputs, check_output, mtime_ns, target_of
+from pixzip.commands.outputs import Outputs, check_output, makes_folder, mtime_ns, target_of
 from pixzip.commands.pack import pack_files
 from pixzip.commands.progress import Meter, Stop, metered
 from pixzip.commands.trees import asked_tree, is_before, prepare, summed_up
@@ -101,7 +101,8 @@ def compress(
     settings = Settings(**options)
     tree = asked_tree(files, output, recursive)
     suffixes = (*READABLE, *(LOSSY if settings.allow_jpeg else ()))
-    found = found_files(files, suffixes, quiet=quiet, recursive=recursive)
+    results = None if tree is None else tree.output
+    found = found_files(files, suffixes, quiet=quiet, recursive=recursive, results=results)
     streams = output == STREAM or STREAM in files
     if as_json and (output == STREAM or (output is None and STREAM in files)):
         raise UsageError("--json and -o - both write to standard output")
@@ -117,7 +118,7 @@ def compress(
     if tree is None:
         check_output(found.names, output)
     outputs, room = Outputs(force=settings.force), room_for(settings, found)
-    tally, foreign = Tally("compress", len(found.names)), ForeignModel(settings)
+    tally, foreign = Tally("compress", len(found.names), passed_over=found.passed_over), ForeignModel(settings)
 
     def begin(file: str) -> Work:
         part = parts()
@@ -126,7 +127,7 @@ def compress(
             done = partial(_was_done, file, target, run, keep=keep or dry_run)
             return lambda: done() or (f"{shown_name(file)}: done before" if verbose else None)
         if target is not None:
-            prepare(file, target, tree, outputs, dry_run=dry_run)
+            prepare(file, target, outputs, dry_run=dry_run, make=makes_folder(output, tree))
 
         def work() -> str | None:
             from_s = time.monotonic()
@@ -138,7 +139,11 @@ def compress(
             line = None if quiet else summary(shown_name(file), target, len(source.data), len(coded))
             return f"{line}, {how_coded(coded)}, {time.monotonic() - from_s:.2f} s" if verbose else line
 
-        return (lambda: f"{shown_name(file)} -> {target or 'standard output'}") if dry_run else work
+        def shown() -> str:
+            settings.need_to_compress([read_source(file, settings.image_bounds).data])  # what its header says
+            return f"{shown_name(file)} -> {target or 'standard output'}"
+
+        return shown if dry_run else work
 
     with (
         kept_manifest(None if dry_run else manifest, tree, outputs) as kept,

@@ -27,12 +27,22 @@ from pixzip.commands.options import (
     tree_options,
     verbose_option,
 )
-from pixzip.commands.outputs import Outputs, check_output, format_of, mtime_ns, numbered, target_of
+from pixzip.commands.outputs import (
+    Outputs,
+    check_holds,
+    check_output,
+    format_of,
+    is_folder,
+    makes_folder,
+    mtime_ns,
+    numbered,
+    target_of,
+)
 from pixzip.commands.progress import Stop, metered
 from pixzip.commands.salvage import Damaged, salvage_file
 from pixzip.commands.trees import asked_tree, check_results, is_before, prepare, summed_up
 from pixzip.commands.written import how_coded
-from pixzip.errors import LimitError, UsageError
+from pixzip.errors import FormatError, LimitError, UsageError
 from pixzip.tree import Tally, make_folder
 
 #: A small file may say that it holds millions of pictures of a pixel.
@@ -88,7 +98,7 @@ def decompress(
     if settings.keep_times and (output == STREAM or STREAM in files):
         raise UsageError("--keep-times needs an input file and an output file")
     outputs, room = Outputs(force=settings.force), room_for(settings, found)
-    tally = Tally("decompress", len(found.names))
+    tally = Tally("decompress", len(found.names), passed_over=found.passed_over)
 
     def passed_over(file: str, targets: Sequence[Path], data: bytes) -> str | None:
         check_results(targets, data, settings, room, meter.check)
@@ -102,20 +112,22 @@ def decompress(
         times = mtime_ns(file) if settings.keep_times else None
         data, status = read_source(file, settings.packed_bounds)
         like = [] if status is None else [status]
+        if target is not None:
+            check_holds(target, data)
         if salvage:
             if target is not None and is_before(file, [target], tree, outputs, settings):
                 return partial(passed_over, file, [target], data)
-            if tree is not None and target is not None:
+            if makes_folder(output, tree) and target is not None:
                 make_folder(target.parent)
             found = Damaged(file, data, times, like, part)
             return lambda: salvage_file(found, target, image_format, settings, outputs, meter, tally)
-        named = tree is not None or output is None or os.path.isdir(output)
+        named = tree is not None or output is None or is_folder(output)
         targets = _targets(data, target, settings.max_pixels, named=named)
         if targets is not None and is_before(file, targets, tree, outputs, settings):
             return partial(passed_over, file, targets, data)
         need = settings.need_to_decompress(data, image_format)
         for target in targets or ():
-            prepare(file, target, tree, outputs, dry_run=dry_run)
+            prepare(file, target, outputs, dry_run=dry_run, make=makes_folder(output, tree))
         if dry_run:
             shown = ["standard output"] if targets is None else list(map(str, targets))
             return lambda: "\n".join(f"{shown_name(file)} -> {each}" for each in shown)
@@ -157,7 +169,10 @@ def _targets(data: bytes, target: Path | None, max_pixels: int, *, named: bool) 
         raise LimitError(f"the file holds {count} pictures: no more than {_MOST_TARGETS} are written as files")
     names = picture_names(data, max_pixels=max_pixels) if named else ()
     if names:
-        return [target.with_name(name).with_suffix(target.suffix) for name in names]
+        try:
+            return [target.with_name(name).with_suffix(target.suffix) for name in names]
+        except ValueError as error:  # a drive, on Windows
+            raise FormatError(f"names of the pictures: {error}") from None
     return numbered(target, count)
 
 

@@ -173,7 +173,7 @@ class Expected:
         missing = [str(place) for place in places.values() if not os.path.isfile(place)]
         fault = ManifestError("missing: it is in the manifest and not there")
         names = [*files.names, *(name for name in missing if name not in files.names)]
-        return Files(names, {**files.faults, **dict.fromkeys(missing, fault)})
+        return Files(names, {**files.faults, **dict.fromkeys(missing, fault)}, files.passed_over)
 
     def record(self, file: str) -> Record:
         """What the manifest says of a file. Raises ManifestError where that is nothing."""

@@ -26,8 +26,8 @@ EXIT_CODES = """Exit codes: 0 all went well; 1 a fault in pixzip itself; 2 wrong
 output that exists; 3 not an image, or one that cannot be kept without loss; 4 damaged .pxz file; 5 decoded pixels
 differ; 6 model not found; 7 damaged model; 8 over a limit, or out of memory; 9 output cannot be written;
 10 training cannot go on; 11 damaged .pxz file of which --salvage wrote what is left; 12 a file is not as a manifest
-says; 13 what bench was to measure failed; 130 interrupted, 143 by SIGTERM. With several files the others are still
-done, failures are listed at the end, and the code is that of the first."""
+says; 13 what bench was to measure failed; 130 interrupted, 143 by SIGTERM, 129 by SIGHUP. With several files the others
+are still done, failures are listed at the end, and the code is that of the first."""
 #: (name, what it is for) of each variable that pixzip itself reads.
 ENVIRONMENT = (
     (

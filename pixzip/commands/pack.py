@@ -8,12 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from pixzip.commands.arguments import STREAM, Files, read_source, shown_name
+from pixzip.commands.arguments import STREAM, Files, read_source, remark, shown_name
 from pixzip.commands.each import label_of
 from pixzip.commands.options import Settings
-from pixzip.commands.outputs import Outputs
+from pixzip.commands.outputs import Outputs, is_folder
 from pixzip.commands.progress import Stop, metered
 from pixzip.commands.written import ForeignModel, delete_source, how_coded, summary, write_coded
 from pixzip.errors import OutputError, PixzipError, UsageError
@@ -26,7 +24,7 @@ def pack_files(
     files: Files, output: str | None, settings: Settings, stop: Stop, *, keep: bool, quiet: bool, verbose: bool
 ) -> None:
     """All pictures into one file, which either gets them all or is not written."""
-    if output is None or (output != STREAM and os.path.isdir(output)):
+    if output is None or (output != STREAM and is_folder(output)):
         raise UsageError("--pack needs -o and the name of the one file to write")
     for folder, fault in files.faults.items():
         raise UsageError(f"{shown_name(folder)}: {fault}")
@@ -50,7 +48,7 @@ def pack_files(
             _delete(file, status)
     if not quiet:
         line = summary(f"{len(pictures)} pictures", target, source_bytes, len(coded))
-        click.echo(f"{line}, {how_coded(coded)}" if verbose else line, err=True)
+        remark(f"{line}, {how_coded(coded)}" if verbose else line)
         foreign = ForeignModel(settings)
         foreign.note(coded)
         foreign.warn()

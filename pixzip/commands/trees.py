@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
+from pixzip.commands.arguments import remark, say
 from pixzip.commands.options import Settings
 from pixzip.commands.outputs import Outputs
 from pixzip.errors import PixelChecksumError, PixzipError
@@ -95,9 +94,9 @@ def _through_png(picture: Picture, metadata: tuple[tuple[str, bytes], ...]) -> t
     return read_image(write_image(pixel, "PNG")).metadata
 
 
-def prepare(file: str, target: Path, tree: Tree | None, outputs: Outputs, *, dry_run: bool) -> None:
-    """Check an output, and make its folder in a tree."""
-    if tree is not None and not target.parent.is_dir():
+def prepare(file: str, target: Path, outputs: Outputs, *, dry_run: bool, make: bool) -> None:
+    """Check an output, and make its folder, where that is asked for."""
+    if make and not target.parent.is_dir():
         if dry_run:
             outputs.claim(file, target)
             return
@@ -112,6 +111,6 @@ def summed_up(tally: Tally, tree: Tree | None, as_json: bool, quiet: bool) -> It
         yield
     finally:
         if as_json:
-            click.echo(tally.as_json())
+            say(tally.as_json())
         elif tree is not None and not quiet:
-            click.echo(str(tally), err=True)
+            remark(str(tally))
