@@ -12,7 +12,7 @@ import click
 
 from pixzip import __version__
 from pixzip.benchmark.command import bench
-from pixzip.commands.arguments import complain
+from pixzip.commands.arguments import complain, say
 from pixzip.commands.compress import compress
 from pixzip.commands.decompress import decompress
 from pixzip.commands.draw import complete, sample
@@ -35,7 +35,7 @@ def _pixzip(context: click.Context) -> None:
     A FILE of - is standard input or output. Messages go to standard error, one line each.
     """
     if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+        say(context.get_help())
 
 
 for _command in (compress, decompress, info, verify, models, sample, complete, train, freeze, evaluate, bench):

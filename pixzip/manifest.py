@@ -93,13 +93,15 @@ def pixels_sha256(picture: Picture) -> str:
     """SHA-256 of the picture as a PAM file (netpbm), its palette and its transparency bytes after that.
 
     The header is "P7", WIDTH, HEIGHT, DEPTH, MAXVAL 2^depth - 1, TUPLTYPE and ENDHDR, a line each; then the samples row
-    by row, pixel by pixel, a byte each, or two with the higher first for 16 bits. For a palette samples are indices.
+    by row, pixel by pixel, a byte each, or two with the higher first for 16 bits. For a palette samples are indices;
+    where transparency follows it, a comment before ENDHDR says where the one ends and the other begins.
     """
     import hashlib
 
     c, h, w = picture.planes.shape
     head = f"P7\nWIDTH {w}\nHEIGHT {h}\nDEPTH {c}\nMAXVAL {2**picture.depth - 1}\n"
-    digest = hashlib.sha256(f"{head}TUPLTYPE {_TUPLE_TYPES[picture.mode]}\nENDHDR\n".encode("ascii"))
+    parted = f"# PALETTE {len(picture.palette)}\n" if picture.palette and picture.transparency else ""
+    digest = hashlib.sha256(f"{head}TUPLTYPE {_TUPLE_TYPES[picture.mode]}\n{parted}ENDHDR\n".encode("ascii"))
     rows = max(1, _SAMPLES_AT_ONCE // (c * w))
     for y in range(0, h, rows):
         block = picture.planes[:, y : y + rows].transpose(1, 2, 0)  # (rows, w, c)

@@ -178,6 +178,11 @@ class Need:
         return min(by_tiles, 1 + (limit - self.otherwise) // THREAD_BYTES)
 
 
+def holding(file_bytes: int) -> Need:
+    """Of any file that is read to compress or decompress it: its bytes, and as many once more."""
+    return Need(f"a file of {file_bytes} bytes", 0, 0, 1, PROCESS_BYTES + 2 * file_bytes)
+
+
 def _what(extent: Extent) -> str:
     several = f"{extent.pictures} pictures of " if extent.pictures > 1 else ""
     return f"{several}{extent.width} x {extent.height} pixels"
@@ -214,6 +219,11 @@ def decompressing(extent: Extent, file_bytes: int, network: Frozen | None, side:
     of_high = samples if extent.sample_bytes > 1 else 0
     a_tile = max(decoding_tile(network, tiles[0]), _deep_tile(extent, tiles[0]))
     return Need(_what(extent), held + samples + with_alpha + of_high, a_tile, len(tiles), 0)
+
+
+def comparing(extent: Extent, file_bytes: int) -> Need:
+    """Of pictures in image files and a .pxz file of so many bytes together, with the checksum in that."""
+    return decompressing(extent, file_bytes, None, 1)
 
 
 def and_writing(need: Need, extent: Extent, file_bytes: int, *, webp: bool) -> Need:

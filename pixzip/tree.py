@@ -16,20 +16,23 @@ from pathlib import Path
 from pixzip.errors import OutputError, UsageError
 
 
-def files_below(root: Path) -> list[Path]:
-    """All files in a folder and the folders in it, by name; hidden ones and links to folders are left out.
+def names_below(root: Path) -> tuple[list[Path], dict[Path, str]]:
+    """(all in a folder and the folders in it but these themselves, by name; folders that cannot be read, and why).
 
-    Raises UsageError for a folder that cannot be read.
+    What is hidden and what is below links to folders are left out. Raises UsageError where root cannot be read.
     """
+    faults: dict[Path, str] = {}
 
     def fail(error: OSError) -> None:
-        raise UsageError(f"folder {error.filename} cannot be read: {error.strerror}")
+        if Path(error.filename) == root:
+            raise UsageError(f"folder {error.filename} cannot be read: {error.strerror}")
+        faults[Path(error.filename)] = f"folder cannot be read: {error.strerror}"
 
     found = []
     for folder, subfolders, names in os.walk(root, onerror=fail):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         found += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
-    return [path for path in found if path.is_file()]
+    return found, faults
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Tally:
     files: int
     worked: int = 0
     before: int = 0  # done by an earlier command
+    passed_over: int = 0  # beside these files: by their suffixes, or no files
     read_bytes: int = 0
     written_bytes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -94,7 +98,8 @@ class Tally:
         """One object; failed: neither done now nor before."""
         counts = {name: getattr(self, name) for name in ("command", "files", "worked", "before")}
         sizes = {"read_bytes": self.read_bytes, "written_bytes": self.written_bytes}
-        return json.dumps(counts | {"failed": self.files - self.worked - self.before} | sizes)
+        rest = {"failed": self.files - self.worked - self.before, "passed_over": self.passed_over}
+        return json.dumps(counts | rest | sizes)
 
     def __str__(self) -> str:
         """One line."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import io
+import json
 import os
 import resource
 import shutil
@@ -17,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +29,8 @@ import pixzip
 import pixzip.api
 from pixzip import cli
 from pixzip.commands import progress, written
+from pixzip.commands.arguments import say
+from pixzip.files import staged
 from pixzip.pxz.container import HEADER_BYTES, read_container, write_container
 
 CLI = [sys.executable, "-m", "pixzip"]
@@ -71,7 +75,7 @@ def coded(photo: Path, model: Path) -> Path:
 @pytest.fixture
 def feed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
     """Bytes for standard input."""
-    return lambda data: monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return lambda data: monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:
@@ -181,13 +185,84 @@ def test_delete_removes_the_source_once_verified(run: Callable[..., Result], pho
     assert sorted(contents(photo.parent)) == ["photo.pxz"]
 
 
-def test_output_has_the_permissions_of_the_umask(run: Callable[..., Result], photo: Path, model: Path) -> None:
+@pytest.fixture
+def masked() -> Iterator[None]:
     before = os.umask(0o027)
-    try:
-        run("compress", photo, "--model", model)
-    finally:
-        os.umask(before)
-    assert photo.with_suffix(".pxz").stat().st_mode & 0o777 == 0o640
+    yield
+    os.umask(before)
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.usefixtures("masked")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444])
+def test_output_has_the_permissions_of_its_source(
+    run: Callable[..., Result], photo: Path, model: Path, mode: int
+) -> None:
+    photo.chmod(mode)
+    assert run("compress", photo, "--model", model).code == 0
+    assert mode_of(photo.with_suffix(".pxz")) == mode
+    assert run("decompress", photo.with_suffix(".pxz"), "-o", photo.with_name("b.png"), "--model", model).code == 0
+    assert mode_of(photo.with_name("b.png")) == mode
+
+
+@pytest.mark.usefixtures("masked")
+def test_pack_may_be_read_by_whom_all_its_pictures_may_be(
+    run: Callable[..., Result], alike: list[Path], model: Path, feed: Callable[[bytes], None]
+) -> None:
+    for path, mode in zip(alike, (0o644, 0o640, 0o666, 0o604, 0o644), strict=True):
+        path.chmod(mode)
+    packed = alike[0].with_name("all.pxz")
+    assert run("compress", *alike, "--pack", "-o", packed, "--model", model, "--delete").code == 0
+    assert mode_of(packed) == 0o600
+    assert run("decompress", packed, "--model", model).code == 0
+    assert [mode_of(path) for path in alike] == [0o600] * 5
+    feed(alike[0].read_bytes())
+    assert run("compress", "-", "-o", packed.with_name("stdin.pxz"), "--model", model).code == 0
+    assert mode_of(packed.with_name("stdin.pxz")) == 0o640  # the umask's
+
+
+# ------------------------------------------------------------------------ sources that change during the work
+
+
+def exchange(path: Path, how: str) -> bytes:
+    """Make other bytes of a file's, with the same size and time."""
+    status, other = path.stat(), png_bytes(model_picture(24, 32, 5))
+    if how == "replaced":
+        path.with_suffix(".new").write_bytes(other)
+        path.with_suffix(".new").replace(path)
+    elif how == "rewritten":
+        path.write_bytes(other)
+    else:
+        other = path.read_bytes()[:-1] + b"!"
+        path.write_bytes(other)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return other
+
+
+@pytest.mark.parametrize("how", ["replaced", "rewritten", "rewritten at the same time"])
+@pytest.mark.parametrize("pack", [(), ("--pack",)])
+def test_source_that_changes_during_the_work_is_not_deleted(
+    run: Callable[..., Result],
+    photo: Path,
+    model: Path,
+    how: str,
+    pack: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compare, made = written.check_same, []
+
+    def compare_late(*arguments: object) -> None:
+        compare(*arguments)
+        made.append(exchange(photo, how))
+
+    monkeypatch.setattr(written, "check_same", compare_late)
+    target = photo.with_suffix(".pxz")
+    done = run("compress", photo, "-o", target, "--model", model, "--delete", "-q", *pack)
+    assert_fails(done, 9, str(photo), "changed since it was read")
+    assert contents(photo.parent) == {"photo.png": made[0], "photo.pxz": target.read_bytes()}
 
 
 def test_info_describes_every_file(run: Callable[..., Result], coded: Path) -> None:
@@ -305,6 +380,83 @@ def test_file_in_a_folder_that_is_no_image_has_a_line_and_fails_nothing(
     assert [line for line in said(done) if " -> " not in line] == [
         f"pixzip: {album / 'notes.txt'}: passed over: its suffix is not that of an image"
     ]
+
+
+@pytest.mark.parametrize("recursive", [(), ("-r",)])
+@pytest.mark.parametrize("quiet", [(), ("-q",)])
+def test_what_is_no_file_in_a_folder_is_named_and_what_cannot_be_read_fails(
+    run: Callable[..., Result], photo: Path, model: Path, recursive: tuple[str, ...], quiet: tuple[str, ...]
+) -> None:
+    folder = photo.parent
+    os.mkfifo(folder / "pipe.png")
+    (folder / "gone.png").symlink_to("nowhere")
+    (folder / "gone.txt").symlink_to("nowhere")
+    done = run("compress", folder, "--model", model, "--json", *recursive, *quiet)
+    assert done.code == 2
+    assert f"pixzip: {folder / 'pipe.png'}: passed over: it is neither a file nor a folder\n" in done.err
+    assert f"pixzip: {folder / 'gone.png'}: cannot be read: No such file or directory\n" in done.err
+    found = json.loads(done.out)
+    assert [found[key] for key in ("files", "worked", "failed", "passed_over")] == [2, 1, 1, 2]
+
+
+@pytest.mark.parametrize("recursive", [(), ("-r",)])
+def test_what_may_not_be_looked_at_in_a_folder_has_a_line_each(
+    run: Callable[..., Result], photo: Path, model: Path, monkeypatch: pytest.MonkeyPatch, recursive: tuple[str, ...]
+) -> None:
+    (photo.parent / "x").mkdir()
+    shutil.copy(photo, photo.parent / "x.png")
+    stat, walk = os.stat, os.walk
+
+    def no_stat(path: Any, *rest: Any, **how: Any) -> os.stat_result:
+        if not isinstance(path, int) and Path(path).name == "x.png":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *rest, **how)
+
+    def no_walk(top: Path, onerror: Callable[[OSError], None]) -> Iterator[Any]:
+        onerror(PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(top / "x")))
+        yield from walk(top)
+
+    monkeypatch.setattr(os, "stat", no_stat)
+    monkeypatch.setattr(os, "walk", no_walk)
+    done = run("compress", photo.parent, "--model", model, "-q", *recursive)
+    assert done.code == 2 and photo.with_suffix(".pxz").exists()
+    assert f"pixzip: {photo.parent / 'x.png'}: cannot be read: Permission denied\n" in done.err
+    assert (f"pixzip: {photo.parent / 'x'}: folder cannot be read: Permission denied\n" in done.err) == bool(recursive)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_separator_at_the_end_of_an_output_makes_it_a_folder(
+    run: Callable[..., Result], photo: Path, model: Path, count: int, tmp_path: Path
+) -> None:
+    shutil.copy(photo, photo.with_name("second.png"))
+    names = [photo, photo.with_name("second.png")][:count]
+    line = ("compress", *names, "-o", f"{tmp_path}/coded/", "--model", model)
+    assert run(*line, "--dry-run").code == 0 and not (tmp_path / "coded").exists()
+    assert run(*line).code == 0
+    assert sorted(contents(tmp_path / "coded")) == ["photo.pxz", "second.pxz"][:count]
+    made = [tmp_path / "coded" / path.with_suffix(".pxz").name for path in names]
+    for more in ((), ("--salvage", "--force")):
+        assert run("decompress", *made, "-o", f"{tmp_path}/again/", "--model", model, *more).code == 0
+        assert sorted(contents(tmp_path / "again")) == ["photo.png", "second.png"][:count]
+    assert_fails(run("compress", *names, "--pack", "-o", f"{tmp_path}/new/", "--model", model), 2, "the one file")
+
+
+def test_suffix_of_gray_pictures_is_refused_for_others(
+    run: Callable[..., Result], coded: Path, model: Path, tmp_path: Path
+) -> None:
+    for suffix, kind in ((".pgm", "gray"), (".pbm", "bilevel")):
+        line = ("decompress", coded, "-o", tmp_path / f"x{suffix}", "--model", model)
+        for more in ((), ("--salvage",)):
+            assert_fails(run(*line, *more), 3, f"{suffix} holds {kind} pictures, this is of mode RGB")
+    for suffix, pixels in ((".pgm", np.zeros((3, 3), np.uint8)), (".pbm", np.zeros((3, 3), bool))):
+        (tmp_path / "g.pxz").write_bytes(pixzip.compress(pixels))
+        assert run("decompress", tmp_path / "g.pxz", "-o", tmp_path / f"g{suffix}").code == 0
+        assert (tmp_path / f"g{suffix}").read_bytes()[:2] == (b"P5" if suffix == ".pgm" else b"P4")
+
+
+def test_dry_run_refuses_what_headers_show(run: Callable[..., Result], photo: Path, model: Path) -> None:
+    photo.write_bytes(b"no image")
+    assert_fails(run("compress", photo, "--dry-run", "--model", model), 3, "not an image")
 
 
 @pytest.mark.parametrize("command", ["compress", "decompress", "verify", "info"])
@@ -523,7 +675,93 @@ def test_names_that_lead_elsewhere_are_refused(
     assert run("decompress", path, "-o", path.with_name("x.png"), "--model", model).code == 0  # numbers need no names
 
 
+def test_pictures_given_their_names_before_one_fails_are_taken_back(
+    run: Callable[..., Result], alike: list[Path], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, link, calls = alike[0].with_name("all.pxz"), os.link, []
+    assert run("compress", *alike, "--pack", "-o", packed, "--model", model, "-q", "--delete").code == 0
+
+    def link_late(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 4:
+            calls[0].unlink()
+            calls[0].write_bytes(b"another's, in the place of ours")
+            target.write_bytes(b"mine")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_late)
+    assert_fails(run("decompress", packed, "--model", model), 2, "frame 3.png exists")
+    assert contents(packed.parent).keys() == {"all.pxz", "frame 0.png", "frame 3.png"}
+    assert calls[0].read_bytes() != calls[3].read_bytes() == b"mine"
+
+
+def test_without_hard_links_nothing_is_replaced_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def replace(source: Path, target: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", no_links)
+    target = tmp_path / "x"
+    with staged(target, b"ours", force=False):
+        pass
+    with pytest.raises(pixzip.UsageError, match="exists"), staged(target, b"later", force=False):
+        pass
+    assert contents(tmp_path) == {"x": b"ours"}
+    target.unlink()
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(pixzip.OutputError), staged(target, b"ours", force=False):
+        pass
+    assert contents(tmp_path) == {}
+
+
 # ------------------------------------------------------------------------ memory
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress", "verify", "info"])
+def test_large_file_that_is_none_is_refused_unread(
+    run: Callable[..., Result], tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "big"
+    with open(path, "wb") as file:
+        file.truncate(3 << 40)
+    code = 3 if command == "compress" else 4
+    assert_fails(run(command, path), code, "not a")
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress", "verify"])
+def test_file_that_is_too_large_for_the_memory_is_refused_unread(
+    run: Callable[..., Result], photo: Path, model: Path, command: str, tmp_path: Path
+) -> None:
+    path, data = tmp_path / "big", photo.read_bytes()
+    path.write_bytes(data if command == "compress" else pixzip.compress(data, model=model))
+    with open(path, "r+b") as file:
+        file.truncate(3 << 40)
+    assert_fails(run(command, path, "--model", model, "--max-memory", "400M"), 8, "3298534883328 bytes", "400 MiB")
+
+
+def test_pipe_is_read_no_further_than_the_memory_allows(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, photo: Path, model: Path
+) -> None:
+    class Endless(io.RawIOBase):
+        given = 0
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, place: Any) -> int:
+            start = photo.read_bytes() if not self.given else b""
+            place[:] = start.ljust(len(place), b"\0")[: len(place)]
+            self.given += len(place)
+            return len(place)
+
+    endless = Endless()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))
+    done = run("compress", "-", "-o", photo.with_name("x.pxz"), "--model", model, "--max-memory", "220M")
+    assert_fails(done, 8, "standard input", "220 MiB")
+    assert endless.given < 15 << 20
+    assert not photo.with_name("x.pxz").exists()
 
 
 @pytest.mark.parametrize("command", ["compress", "decompress", "verify"])
@@ -854,6 +1092,56 @@ def test_full_standard_output_is_one_line(tmp_path: Path, model: Path) -> None:
     assert_fails(Result(done.returncode, b"", done.stderr), 9, "No space left")
 
 
+def shell(line: str, **names: Path) -> tuple[int, str]:
+    """Exit code of `pixzip LINE`, and stderr where that is not sent elsewhere."""
+    command = " ".join([*CLI, line.format(**names)])
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(
+    "line",
+    ["info {coded}", "info {coded} --json", "verify {coded} --model {model}",
+     "verify {coded} --json --model {model}", "models"],
+)  # fmt: skip
+@pytest.mark.parametrize(("to", "why"), [("> /dev/full", "No space left on device"), (">&-", "it is closed")])
+def test_answer_that_cannot_be_written_is_one_line(coded: Path, model: Path, line: str, to: str, why: str) -> None:
+    code, err = shell(f"{line} {to}", coded=coded, model=model)
+    assert (code, err.splitlines()[-1]) == (9, f"pixzip: cannot write to standard output: {why}")
+    assert len([each for each in err.splitlines() if each.startswith("pixzip: ")]) == 1 and "Traceback" not in err
+
+
+def test_closed_streams_are_one_line(coded: Path, model: Path) -> None:
+    code, err = shell("decompress {coded} -o - --model {model} >&-", coded=coded, model=model)
+    assert (code, err) == (9, f"pixzip: {coded}: cannot write to standard output: it is closed\n")
+    code, err = shell("compress - <&-")
+    assert (code, err) == (2, "pixzip: standard input: is closed\n")
+
+
+def test_reader_that_goes_away_ends_an_answer_without_a_word(coded: Path, model: Path) -> None:
+    code, err = shell("verify {coded} {coded} --model {model} | head -c 0", coded=coded, model=model)
+    assert (code, err) == (9, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("to", ["2> /dev/full", "2>&-"])
+def test_batch_goes_on_without_messages(photo: Path, model: Path, to: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    (tmp_path / "readme").touch()
+    code, _ = shell(f"compress {tmp_path} --model {model} {to}")
+    assert code == 3
+    assert contents(tmp_path).keys() == {"bad.png", "photo.png", "photo.pxz", "readme"}
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("utf-8", "\udcff"), ("latin-1", "\u0142")])
+def test_answer_has_any_name_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str, name: str) -> None:
+    text = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", text)
+    say(f"{name} is there")
+    assert text.buffer.getvalue() == name.encode("ascii", "backslashreplace") + b" is there\n"  # type: ignore[attr-defined]
+
+
 def test_failed_verification_leaves_nothing_and_keeps_the_source(
     run: Callable[..., Result], photo: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -918,7 +1206,7 @@ def at_work(tmp_path: Path, model: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_interrupted_work_leaves_one_line_and_no_output(
     at_work: subprocess.Popen[str], tmp_path: Path, number: int, code: int
 ) -> None:
@@ -928,6 +1216,16 @@ def test_interrupted_work_leaves_one_line_and_no_output(
     _, err = at_work.communicate(timeout=60)
     assert (at_work.returncode, err) == (code, "pixzip: interrupted\n")
     assert contents(tmp_path) == before
+
+
+def test_hangup_that_is_ignored_stays_so() -> None:
+    """As nohup asks for."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with progress.handled_signals(progress.Stop()):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_threads_at_work_stop_at_their_next_report() -> None:

@@ -63,7 +63,7 @@ KILLED = """if True:
             Step.taken()
         return step
 
-    def write(path, data):
+    def write(path, data, like):
         with open(path, "xb") as file:
             file.write(data[:len(data) // 2])
             file.flush()
@@ -73,8 +73,8 @@ KILLED = """if True:
             os.fsync(file.fileno())
 
     @contextmanager
-    def direct(target, data, *, force, mtime_ns=None):
-        write(target, data)
+    def direct(target, data, *, force, mtime_ns=None, like=()):
+        write(target, data, like)
         yield target
 
     shutil.copytree(place / "template", place / "compiling")

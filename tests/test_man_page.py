@@ -51,11 +51,11 @@ def test_every_command_and_option_is_on_the_page() -> None:
 
 
 def test_every_exit_code_is_on_the_page_and_in_the_readme() -> None:
-    codes = {error.exit_code for error in vars(errors).values() if isinstance(error, type)} | {0, 130, 143}
+    codes = {error.exit_code for error in vars(errors).values() if isinstance(error, type)} | {0, 129, 130, 143}
     status = PAGE.split(".SH EXIT STATUS")[1].split(".SH ")[0]
     assert {int(code) for code in re.findall(r"^\\fB(\d+)\\fR$", status, re.MULTILINE)} == codes
     readme = (FOLDER.parents[1] / "README.md").read_text()
-    assert {int(code) for code in re.findall(r"^\| +(\d+) \|", readme, re.MULTILINE)} | {143} == codes
+    assert {int(code) for code in re.findall(r"^\| +(\d+) \|", readme, re.MULTILINE)} | {129, 143} == codes
 
 
 def test_every_variable_that_pixzip_reads_is_on_the_page() -> None:

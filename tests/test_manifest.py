@@ -76,7 +76,8 @@ def test_manifest_has_the_digests_that_standard_tools_compute(packed: Path, albu
         ("RGBA", 8, "DEPTH 4\nMAXVAL 255\nTUPLTYPE RGB_ALPHA", b""),
         ("RGB", 16, "DEPTH 3\nMAXVAL 65535\nTUPLTYPE RGB", b""),
         ("L", 8, "DEPTH 1\nMAXVAL 255\nTUPLTYPE GRAYSCALE", b"\0\7"),
-        ("P", 2, "DEPTH 1\nMAXVAL 3\nTUPLTYPE GRAYSCALE", bytes(range(12)) + b"\0\x80"),
+        ("P", 2, "DEPTH 1\nMAXVAL 3\nTUPLTYPE GRAYSCALE", bytes(range(12))),
+        ("P", 2, "DEPTH 1\nMAXVAL 3\nTUPLTYPE GRAYSCALE\n# PALETTE 12", bytes(range(12)) + b"\0\x80"),
     ],
 )
 def test_pixels_are_digested_as_a_pam_file(
@@ -91,6 +92,14 @@ def test_pixels_are_digested_as_a_pam_file(
     assert pixels_sha256(picture) == expected
     monkeypatch.setattr(manifest, "_SAMPLES_AT_ONCE", 2 * 7 * c)  # blocks of two rows, and a rest
     assert pixels_sha256(picture) == expected
+
+
+def test_palettes_and_transparencies_are_told_apart() -> None:
+    planes, entries = np.zeros((1, 2, 2), np.uint8), bytes(range(16))
+    parts = [(n, t) for n in (6, 9, 12) for t in range(n // 3 + 1)]  # 9 and 3 bytes are 12 and none
+    pictures = [pixzip.Picture(planes, "P", 2, entries[:n], entries[n : n + t]) for n, t in parts]
+    pictures += [pixzip.Picture(planes, "L", 2, b"", key) for key in (b"", b"\0\1")]
+    assert len({pixels_sha256(picture) for picture in pictures}) == len(pictures)
 
 
 def test_any_name_goes_through_a_line() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import zlib
+from pathlib import Path, PureWindowsPath
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import model_picture
 from hypothesis import given
 from hypothesis import strategies as st
 
 import pixzip
+from pixzip.commands.decompress import _targets
 from pixzip.errors import FormatError, UsageError
 from pixzip.pxz.names import pack_names, unpack_names
 
@@ -19,6 +23,19 @@ PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="/\\\x7f", min_c
 @given(names=st.lists(PLAIN.filter(lambda name: name not in (".", "..")), max_size=20))
 def test_names_come_back(names: list[str]) -> None:
     assert list(unpack_names(pack_names(names), len(names))) == names
+
+
+def test_surrogates_that_stand_for_no_byte_are_refused() -> None:
+    with pytest.raises(UsageError, match="ud800"):
+        pixzip.compress_batch([np.zeros((2, 2), np.uint8)] * 2, names=["\ud800", "b"])
+
+
+def test_drive_in_a_name_is_refused() -> None:
+    data = pixzip.compress_batch([np.zeros((2, 2), np.uint8)] * 2, names=["C:evil", "b"])
+    assert _targets(data, Path("x/y.png"), 1000, named=True)
+    windows: Any = PureWindowsPath("x/y.png")
+    with pytest.raises(FormatError, match="names of the pictures"):
+        _targets(data, windows, 1000, named=True)
 
 
 def test_bytes_that_are_no_text_come_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from conftest import model_picture
 import pixzip
 from pixzip import cli
 from pixzip.errors import FormatError, ImageError, UsageError
-from pixzip.tree import files_below
+from pixzip.tree import names_below
 
 
 @dataclass
@@ -58,11 +59,12 @@ def tree(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_files_below_are_all_but_hidden_ones_and_links_to_folders(album: Path) -> None:
-    names = [str(path.relative_to(album)) for path in files_below(album)]
-    assert names == ["a.png", "x/b.png", "x/notes.md", "x/y/c.png"]
+def test_names_below_are_all_but_hidden_ones_and_links_to_folders(album: Path) -> None:
+    found, faults = names_below(album)
+    assert [str(path.relative_to(album)) for path in found] == ["a.png", "x/b.png", "x/notes.md", "x/y/c.png"]
+    assert faults == {}
     with pytest.raises(UsageError, match="cannot be read"):
-        files_below(album / "a.png")
+        names_below(album / "a.png")
 
 
 def test_tree_goes_there_and_back(run: Run, album: Path, model: Path, tmp_path: Path) -> None:
@@ -119,6 +121,51 @@ def test_two_sources_of_one_name_are_never_taken_for_one_done_before(
     assert "is also that of" in again.err
 
 
+def test_source_of_other_pixels_was_not_done_before_whatever_its_time(
+    run: Run, album: Path, model: Path, tmp_path: Path
+) -> None:
+    line = ("compress", "-r", album, "-o", tmp_path / "packed", "--model", model, "-q")
+    assert run(*line).code == 0
+    (album / "a.png").unlink()
+    (album / "a.webp").write_bytes(pixzip.write_image(pixzip.from_array(model_picture(9, 12, 9)), "WEBP"))
+    (album / "x" / "b.png").write_bytes((album / "x" / "y" / "c.png").read_bytes())
+    for name in ("a.webp", "x/b.png"):
+        os.utime(album / name, (1, 1))
+    before = {name: (tmp_path / "packed" / name).read_bytes() for name in tree(tmp_path / "packed")}
+    for more in ((), ("--delete",), ("--dry-run",)):
+        again = run(*line, *more)
+        assert again.code == 5
+        assert again.err.count("its .pxz file holds other pixels") == 2
+        assert str(album / "a.webp") in again.err and str(album / "x" / "b.png") in again.err
+    assert before == {name: (tmp_path / "packed" / name).read_bytes() for name in before}
+    assert tree(album) == [".hidden/d.png", "a.webp", "x/b.png", "x/notes.md"]
+
+
+def test_damaged_result_was_not_done_before(run: Run, album: Path, model: Path, tmp_path: Path) -> None:
+    line = ("compress", "-r", album, "-o", tmp_path / "packed", "--model", model, "-q")
+    assert run(*line).code == 0
+    data = bytearray((tmp_path / "packed" / "a.pxz").read_bytes())
+    data[-9] ^= 1
+    (tmp_path / "packed" / "a.pxz").write_bytes(data)
+    assert run(*line).code == FormatError.exit_code
+
+
+def test_delete_says_what_is_true_of_a_result_that_was_there(
+    run: Run, album: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ("compress", "-r", album, "-o", tmp_path / "packed", "--model", model, "-q")
+    assert run(*line).code == 0
+    picture = pixzip.read_image((album / "a.png").read_bytes())
+    (album / "a.png").write_bytes(
+        pixzip.write_image(dataclasses.replace(picture, metadata=(("text", b"k\0v"),)), "PNG")
+    )
+    os.utime(album / "a.png", (1, 1))
+    done = run(*line, "--delete")
+    assert done.code == 5
+    assert "the .pxz file of an earlier command has other metadata; both files are kept" in done.err
+    assert (album / "a.png").exists() and (tmp_path / "packed" / "a.pxz").exists()
+
+
 def test_delete_takes_sources_done_before_only_once_verified(
     run: Run, album: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -129,7 +176,7 @@ def test_delete_takes_sources_done_before_only_once_verified(
     (packed / "x" / "y" / "c.pxz").write_bytes(b"no .pxz file")
     done = run(*line, "--delete")
     assert done.code == 5
-    assert "a.png: verification failed" in done.err and "c.png: not a .pxz file" in done.err
+    assert "a.png: its .pxz file holds other pixels" in done.err and "c.png: not a .pxz file" in done.err
     assert tree(album) == [".hidden/d.png", "a.png", "x/notes.md", "x/y/c.png"]
 
 
@@ -159,6 +206,21 @@ def test_failures_leave_the_others_and_are_counted(run: Run, album: Path, model:
     assert {key: summary[key] for key in sizes} == sizes
 
 
+def test_finished_command_that_deleted_has_nothing_to_do(run: Run, album: Path, model: Path, tmp_path: Path) -> None:
+    for packed in (tmp_path / "packed", album):
+        line = ("compress", "-r", album, "-o", packed, "--model", model, "--delete")
+        assert run(*line).code == 0
+        again = run(*line)
+        assert (again.code, f"nothing to do: no files to compress, and .pxz files in {packed}" in again.err) == (
+            0,
+            True,
+        )
+        assert run(*line, "-q").err == ""
+        (album / "a.png").write_bytes(pixzip.write_image(pixzip.from_array(model_picture(9, 12, 1)), "PNG"))
+    (album / "a.png").unlink()
+    assert run("compress", "-r", album, "-o", tmp_path / "new", "--model", model, "-q").code == UsageError.exit_code
+
+
 def test_salvage_works_through_a_tree(run: Run, album: Path, model: Path, tmp_path: Path) -> None:
     packed, back = tmp_path / "packed", tmp_path / "back"
     assert run("compress", "-r", album, "-o", packed, "--model", model, "--tile", 8).code == 0
@@ -170,6 +232,56 @@ def test_salvage_works_through_a_tree(run: Run, album: Path, model: Path, tmp_pa
     assert done.code == 11
     assert json.loads(done.out)["before"] == 2
     assert tree(back) == ["a.png", "x/b.png", "x/y/c.png"]
+
+
+def with_metadata(path: Path, model: Path) -> bytes:
+    """The .pxz file of this picture with three kinds of metadata, in tiles of 8."""
+    picture = pixzip.read_image(path.read_bytes())
+    entries = (("icc", b"profile"), ("exif", b"II*\0\x08\0\0\0\0\0"), ("xmp", b"<x/>"))
+    return pixzip.compress(dataclasses.replace(picture, metadata=entries), model=model, tile=8)
+
+
+@pytest.mark.parametrize("lost", ["tile", "metadata"])
+def test_salvaged_picture_was_not_done_before(run: Run, album: Path, model: Path, tmp_path: Path, lost: str) -> None:
+    packed, back = tmp_path / "packed", tmp_path / "back"
+    packed.mkdir()
+    good = with_metadata(album / "a.png", model)
+    damaged = bytearray(good)
+    damaged[-9 if lost == "tile" else good.index(b"profile")] ^= 1
+    (packed / "a.pxz").write_bytes(damaged)
+    line = ("decompress", "-r", packed, "-o", back, "--model", model)
+    assert run(*line, "--salvage").code == 11
+    salvaged = (back / "a.png").read_bytes()
+    for more in ((), ("--salvage",)):
+        again = run(*line, *more)
+        assert (again.code, "1 files, 0 done now, 0 before, 1 not" in again.err) == (FormatError.exit_code, True)
+    (packed / "a.pxz").write_bytes(good)
+    os.utime(packed / "a.pxz", (1, 1))
+    for more in ((), ("--salvage",)):
+        again = run(*line, *more)
+        assert (again.code, f"output {back / 'a.png'}, there before: other " in again.err) == (5, True)
+    assert (back / "a.png").read_bytes() == salvaged
+    assert run(*line, "--force").code == 0
+    assert "0 done now, 1 before, 0 not" in run(*line).err
+
+
+def test_pictures_of_a_pack_were_done_before_if_all_are_there(
+    run: Run, album: Path, model: Path, tmp_path: Path
+) -> None:
+    packed, back = tmp_path / "packed", tmp_path / "back"
+    packed.mkdir()
+    sources = [album / "a.png", album / "x" / "b.png"]
+    assert run("compress", *sources, "--pack", "-o", packed / "two.pxz", "--model", model).code == 0
+    line = ("decompress", "-r", packed, "-o", back, "--model", model)
+    back.mkdir()
+    (back / "two.png").write_bytes(b"in no way of the pack")
+    assert "1 done now, 0 before" in run(*line).err
+    assert tree(back) == ["a.png", "b.png", "two.png"]
+    assert "0 done now, 1 before, 0 not" in run(*line).err
+    (back / "a.png").write_bytes(sources[1].read_bytes())
+    assert run(*line).code == 5
+    (back / "a.png").write_bytes(b"no image")
+    assert (run(*line).code, "a.png, done before: not an image" in run(*line).err) == (ImageError.exit_code, True)
 
 
 @pytest.mark.parametrize(

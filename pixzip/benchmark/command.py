@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pixzip.commands.arguments import remark, say
 from pixzip.commands.options import EXIT_CODES, completed_files
 from pixzip.errors import OutputError, UsageError
 
@@ -96,9 +97,9 @@ def bench(sources: tuple[str, ...], out: Path, markdown: Path | None, no_peers: 
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror}") from None
     journal = Journal(out / "journal.jsonl")
-    results = run(sources, settings, journal, _command(sources), lambda line: click.echo(line, err=True))
+    results = run(sources, settings, journal, _command(sources), remark)
     _write(results, out, markdown)
-    click.echo(as_text(results), nl=False)
+    say(as_text(results), newline=False)
     if code := next((section.exit_code for section in results.sections if section.exit_code), 0):
         raise SystemExit(code)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pixzip.commands.arguments import LOSSY, PACKED, READABLE, STREAM, found_files, read_input, shown_name
+from pixzip.commands.arguments import LOSSY, PACKED, READABLE, STREAM, found_files, read_input, read_source, shown_name
 from pixzip.commands.each import Part, Work, label_of, on_each, parts_of, room_for
 from pixzip.commands.manifest import Manifest, check_checksum, kept_manifest, writing_option
 from pixzip.commands.options import (
@@ -26,7 +26,7 @@ from pixzip.commands.options import (
     tree_options,
     verbose_option,
 )
-from pixzip.commands.outputs import Outputs, check_output, mtime_ns, target_of
+from pixzip.commands.outputs import Outputs, check_output, makes_folder, mtime_ns, target_of
 from pixzip.commands.pack import pack_files
 from pixzip.commands.progress import Meter, Stop, metered
 from pixzip.commands.trees import asked_tree, is_before, prepare, summed_up
@@ -36,6 +36,7 @@ from pixzip.tree import Tally
 
 if TYPE_CHECKING:
     from pixzip.batch import Room
+    from pixzip.files import Source
     from pixzip.formats.image import Picture
 
 
@@ -100,7 +101,8 @@ def compress(
     settings = Settings(**options)
     tree = asked_tree(files, output, recursive)
     suffixes = (*READABLE, *(LOSSY if settings.allow_jpeg else ()))
-    found = found_files(files, suffixes, quiet=quiet, recursive=recursive)
+    results = None if tree is None else tree.output
+    found = found_files(files, suffixes, quiet=quiet, recursive=recursive, results=results)
     streams = output == STREAM or STREAM in files
     if as_json and (output == STREAM or (output is None and STREAM in files)):
         raise UsageError("--json and -o - both write to standard output")
@@ -116,7 +118,7 @@ def compress(
     if tree is None:
         check_output(found.names, output)
     outputs, room = Outputs(force=settings.force), room_for(settings, found)
-    tally, foreign = Tally("compress", len(found.names)), ForeignModel(settings)
+    tally, foreign = Tally("compress", len(found.names), passed_over=found.passed_over), ForeignModel(settings)
 
     def begin(file: str) -> Work:
         part = parts()
@@ -125,19 +127,23 @@ def compress(
             done = partial(_was_done, file, target, run, keep=keep or dry_run)
             return lambda: done() or (f"{shown_name(file)}: done before" if verbose else None)
         if target is not None:
-            prepare(file, target, tree, outputs, dry_run=dry_run)
+            prepare(file, target, outputs, dry_run=dry_run, make=makes_folder(output, tree))
 
         def work() -> str | None:
             from_s = time.monotonic()
-            source_bytes, coded = _compress(file, target, run, part)
+            source, coded = _compress(file, target, run, part)
             if not keep:
-                delete_source(Path(file))
-            tally.count(source_bytes, len(coded))
+                delete_source(Path(file), source.status)
+            tally.count(len(source.data), len(coded))
             foreign.note(coded)
-            line = None if quiet else summary(shown_name(file), target, source_bytes, len(coded))
+            line = None if quiet else summary(shown_name(file), target, len(source.data), len(coded))
             return f"{line}, {how_coded(coded)}, {time.monotonic() - from_s:.2f} s" if verbose else line
 
-        return (lambda: f"{shown_name(file)} -> {target or 'standard output'}") if dry_run else work
+        def shown() -> str:
+            settings.need_to_compress([read_source(file, settings.image_bounds).data])  # what its header says
+            return f"{shown_name(file)} -> {target or 'standard output'}"
+
+        return shown if dry_run else work
 
     with (
         kept_manifest(None if dry_run else manifest, tree, outputs) as kept,
@@ -172,35 +178,38 @@ class _Run:
 def _was_done(file: str, target: Path, run: _Run, *, keep: bool) -> None:
     """Count a file that was compressed before, and see to its line in the manifest.
 
-    It is deleted once its .pxz file is verified, where that is asked for.
+    Its .pxz file must hold its pixels, by the checksum there; nothing is decoded, unless the source is to be deleted.
+    Where the manifest has a line for both files as they are, that is enough.
     """
-    if not keep or run.manifest is not None:
-        source, coded = read_input(file), read_input(str(target))
-        if not keep or (run.manifest is not None and not run.manifest.has(file, target, source, coded)):
-            with run.settings.let_in(run.room, run.settings.need_to_compress([source]), run.meter.check) as share:
-                picture = run.picture(source)
-                if keep:
-                    check_checksum(picture, coded)
-                else:
-                    check_same(picture, share.decompress(coded, lambda fraction: run.meter.check()))
-            if run.manifest is not None:
-                run.manifest.add(file, target, source, picture, coded)
+    settings = run.settings
+    source, coded = read_source(file, settings.image_bounds), read_input(str(target), settings.packed_bounds)
+    known = run.manifest is not None and run.manifest.has(file, target, source.data, coded)
+    if not (keep and known):
+        with settings.let_in(run.room, settings.need_to_compress([source.data]), run.meter.check) as share:
+            picture = run.picture(source.data)
+            check_checksum(picture, coded)
+            if not keep:
+                decoded = share.decompress(coded, lambda fraction: run.meter.check())
+                check_same(picture, decoded, "the .pxz file of an earlier command", "both files are kept")
+        if run.manifest is not None:
+            run.manifest.add(file, target, source.data, picture, coded)
     if not keep:
-        delete_source(Path(file))
+        delete_source(Path(file), source.status)
     run.tally.count(before=True)
 
 
-def _compress(file: str, target: Path | None, run: _Run, part: Part) -> tuple[int, bytes]:
-    """One file, to its target or standard output, and to the manifest: (bytes of the image file, the .pxz file)."""
+def _compress(file: str, target: Path | None, run: _Run, part: Part) -> tuple[Source, bytes]:
+    """One file, to its target or standard output, and to the manifest: (the image file, the .pxz file)."""
     settings, meter = run.settings, run.meter
     times = mtime_ns(file) if settings.keep_times else None  # before reading: what changes later is not passed over
-    source = read_input(file)
-    with settings.let_in(run.room, settings.need_to_compress([source]), meter.check) as share:
-        picture = run.picture(source)
+    source = read_source(file, settings.image_bounds)
+    with settings.let_in(run.room, settings.need_to_compress([source.data]), meter.check) as share:
+        picture = run.picture(source.data)
         half = (part[0] + part[1]) / 2 if settings.verify else part[1]
         coded = share.compress([picture], None, meter.part(part[0], half))
         decode = partial(share.decompress_all, progress=meter.part(half, part[1]))
-        write_coded(coded, target, share, decode, [picture], times)
+        like = [source.status] if source.status is not None else []
+        write_coded(coded, target, share, decode, [picture], times, like)
         if run.manifest is not None and target is not None:
-            run.manifest.add(file, target, source, picture, coded)
-    return len(source), coded
+            run.manifest.add(file, target, source.data, picture, coded)
+    return source, coded

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pixzip.commands.arguments import PACKED, STREAM, found_files, read_input, shown_name
+from pixzip.commands.arguments import PACKED, STREAM, found_files, read_source, shown_name
 from pixzip.commands.each import Work, label_of, on_each, parts_of, room_for
 from pixzip.commands.options import (
     EXIT_CODES,
@@ -28,12 +27,22 @@ from pixzip.commands.options import (
     tree_options,
     verbose_option,
 )
-from pixzip.commands.outputs import Outputs, check_output, format_of, mtime_ns, numbered, target_of
+from pixzip.commands.outputs import (
+    Outputs,
+    check_holds,
+    check_output,
+    format_of,
+    is_folder,
+    makes_folder,
+    mtime_ns,
+    numbered,
+    target_of,
+)
 from pixzip.commands.progress import Stop, metered
 from pixzip.commands.salvage import Damaged, salvage_file
-from pixzip.commands.trees import asked_tree, is_before, prepare, summed_up
+from pixzip.commands.trees import asked_tree, check_results, is_before, prepare, summed_up
 from pixzip.commands.written import how_coded
-from pixzip.errors import LimitError, UsageError
+from pixzip.errors import FormatError, LimitError, UsageError
 from pixzip.tree import Tally, make_folder
 
 #: A small file may say that it holds millions of pictures of a pixel.
@@ -89,9 +98,10 @@ def decompress(
     if settings.keep_times and (output == STREAM or STREAM in files):
         raise UsageError("--keep-times needs an input file and an output file")
     outputs, room = Outputs(force=settings.force), room_for(settings, found)
-    tally = Tally("decompress", len(found.names))
+    tally = Tally("decompress", len(found.names), passed_over=found.passed_over)
 
-    def passed_over(file: str) -> str | None:
+    def passed_over(file: str, targets: Sequence[Path], data: bytes) -> str | None:
+        check_results(targets, data, settings, room, meter.check)
         tally.count(before=True)
         return f"{shown_name(file)}: done before" if verbose else None
 
@@ -99,22 +109,25 @@ def decompress(
         part = parts()
         target = target_of(file, output, ".png") if tree is None else tree.target(file, ".png")
         image_format = "PNG" if target is None else format_of(target)
-        if target is not None and is_before(file, [target], tree, outputs, settings):
-            return partial(passed_over, file)
         times = mtime_ns(file) if settings.keep_times else None
-        data = read_input(file)
+        data, status = read_source(file, settings.packed_bounds)
+        like = [] if status is None else [status]
+        if target is not None:
+            check_holds(target, data)
         if salvage:
-            if tree is not None and target is not None:
+            if target is not None and is_before(file, [target], tree, outputs, settings):
+                return partial(passed_over, file, [target], data)
+            if makes_folder(output, tree) and target is not None:
                 make_folder(target.parent)
-            found = Damaged(file, data, times, part)
+            found = Damaged(file, data, times, like, part)
             return lambda: salvage_file(found, target, image_format, settings, outputs, meter, tally)
-        need = settings.need_to_decompress(data, image_format)
-        named = tree is not None or output is None or os.path.isdir(output)
+        named = tree is not None or output is None or is_folder(output)
         targets = _targets(data, target, settings.max_pixels, named=named)
         if targets is not None and is_before(file, targets, tree, outputs, settings):
-            return partial(passed_over, file)
+            return partial(passed_over, file, targets, data)
+        need = settings.need_to_decompress(data, image_format)
         for target in targets or ():
-            prepare(file, target, tree, outputs, dry_run=dry_run)
+            prepare(file, target, outputs, dry_run=dry_run, make=makes_folder(output, tree))
         if dry_run:
             shown = ["standard output"] if targets is None else list(map(str, targets))
             return lambda: "\n".join(f"{shown_name(file)} -> {each}" for each in shown)
@@ -122,7 +135,7 @@ def decompress(
         def work() -> str | None:
             from_s = time.monotonic()
             with settings.let_in(room, need, meter.check) as share:
-                written_bytes = _decompress(data, targets, image_format, share, meter.part(*part), times)
+                written_bytes = _decompress(data, targets, image_format, share, meter.part(*part), times, like)
             tally.count(len(data), written_bytes)
             if not verbose:
                 return None
@@ -143,9 +156,11 @@ def _targets(data: bytes, target: Path | None, max_pixels: int, *, named: bool) 
     named: under the names in the file, if there are any, and otherwise numbers.
     """
     from pixzip.api import picture_names
-    from pixzip.pxz.container import read_header
+    from pixzip.pxz.container import check_pixels, read_header
 
-    count = read_header(data).pictures
+    header = read_header(data)
+    count = header.pictures
+    check_pixels(count, header.height, header.width, max_pixels)
     if count == 1:
         return None if target is None else [target]
     if target is None:
@@ -154,7 +169,10 @@ def _targets(data: bytes, target: Path | None, max_pixels: int, *, named: bool) 
         raise LimitError(f"the file holds {count} pictures: no more than {_MOST_TARGETS} are written as files")
     names = picture_names(data, max_pixels=max_pixels) if named else ()
     if names:
-        return [target.with_name(name).with_suffix(target.suffix) for name in names]
+        try:
+            return [target.with_name(name).with_suffix(target.suffix) for name in names]
+        except ValueError as error:  # a drive, on Windows
+            raise FormatError(f"names of the pictures: {error}") from None
     return numbered(target, count)
 
 
@@ -165,19 +183,16 @@ def _decompress(
     settings: Settings,
     progress: Callable[[float], None],
     mtime_ns: int | None,
+    like: Sequence[os.stat_result],
 ) -> int:
-    """The pictures of one file, to their targets, all or none, or the only one to standard output; bytes written."""
-    from pixzip.files import staged, write_stdout
+    """The pictures of one file, to their targets as write_all has it, or the only one to standard output: bytes."""
+    from pixzip.files import write_all, write_stdout
     from pixzip.formats.image import write_image
 
     if targets is None:
         image = write_image(settings.decompress(data, progress), image_format)
         write_stdout(image, force=settings.force)
         return len(image)
-    written_bytes = 0
-    with ExitStack() as written:
-        for target, picture in zip(targets, settings.decompress_all(data, progress), strict=True):
-            image = write_image(picture, image_format)
-            written.enter_context(staged(target, image, force=settings.force, mtime_ns=mtime_ns))
-            written_bytes += len(image)
-    return written_bytes
+    pictures = settings.decompress_all(data, progress)
+    images = ((target, write_image(each, image_format)) for target, each in zip(targets, pictures, strict=True))
+    return write_all(images, force=settings.force, mtime_ns=mtime_ns, like=like)

@@ -6,9 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from pixzip.commands.arguments import Files, complain, shown_name
+from pixzip.commands.arguments import Files, complain, remark, say, shown_name
 from pixzip.commands.options import Settings
 from pixzip.commands.progress import Meter
 from pixzip.errors import LimitError, PixzipError
@@ -79,7 +77,7 @@ def on_each(
             elif result is not None:
                 if meter is not None:
                     meter.clear()
-                click.echo(result, err=err)
+                (remark if err else say)(result)
     finally:
         if meter is not None:
             meter.close()

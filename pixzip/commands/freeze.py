@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pixzip.commands.arguments import remark, say
 from pixzip.commands.learning import learning_half
 from pixzip.commands.options import EXIT_CODES, completed_files
 from pixzip.commands.progress import Stop, metered
@@ -59,15 +60,15 @@ def freeze(
     if threads is not None:
         torch.set_num_threads(threads)
     run = load_run(read_checkpoint(Path(checkpoint)), checkpoint)
-    sources = _Sources.of(run, data, validation, cache or default_cache(), lambda line: click.echo(line, err=True))
+    sources = _Sources.of(run, data, validation, cache or default_cache(), remark)
     model, clipped = _model(run, sources)
     with metered("measuring", stop, quiet=False) as shown:
         lines = [*_bits(run, model, checkpoint, sources, limit, shown.part(0, 1)), _clipped(run, sources, clipped)]
     with staged(output, model, force=force):
         pass
     for line in lines:
-        click.echo(line)
-    click.echo(f"{output}: {len(model)} bytes")
+        say(line)
+    say(f"{output}: {len(model)} bytes")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pixzip.commands.arguments import PACKED, found_files, read_input, shown_name
+from pixzip.commands.arguments import PACKED, found_files, packed_bounds, read_input, shown_name
 from pixzip.commands.each import Work, on_each
 from pixzip.commands.options import EXIT_CODES, files_argument
 
@@ -26,7 +26,7 @@ def info(files: tuple[str, ...], as_json: bool) -> None:
     def begin(file: str) -> Work:
         from pixzip.api import inspect
 
-        found = inspect(read_input(file))
+        found = inspect(read_input(file, packed_bounds(None)))
         if as_json:
             return lambda: json.dumps({"file": file, "bits_per_dim": found.bits_per_dim} | asdict(found))
         return lambda: "\n".join([shown_name(file), *(f"  {key:<12}{value}" for key, value in _described(found))])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from pixzip.commands.arguments import remark, say
 from pixzip.commands.options import EXIT_CODES, completed_files
 from pixzip.commands.progress import Interrupted, Stop, metered
 from pixzip.errors import UsageError
@@ -97,7 +98,7 @@ def train(
             device=device,
             allow_changes=allow_changes,
             board=report.tensorboard(out) if tensorboard and processes.leads else None,
-            say=lambda line: click.echo(line),
+            say=say,
         )
     if number:
         raise Interrupted(number)
@@ -137,9 +138,9 @@ def evaluate(
         from pixzip.training.evaluation import evaluations
     if threads is not None:
         torch.set_num_threads(threads)
-    pictures = load_pictures(source, cache or default_cache(), lambda line: click.echo(line, err=True))
+    pictures = load_pictures(source, cache or default_cache(), remark)
     with metered("evaluating", stop, quiet=False) as meter:
         progress = meter.part(0, 1)
         found = evaluations(model, pictures, limit=limit, device=device, progress=progress, in_float=in_float)
     for line in found:
-        click.echo(line)
+        say(line)

@@ -125,10 +125,10 @@ def kept_manifest(file: str | None, tree: Tree | None, outputs: Outputs) -> Iter
 
 def check_checksum(picture: Picture, coded: bytes) -> None:
     """Compare a picture with the checksum in its .pxz file: PixelChecksumError, FormatError. Nothing is decoded."""
-    from pixzip.pxz.container import checksum, read_header
+    from pixzip.pxz.container import checksum, read_container
 
     own = checksum(picture.planes, picture.mode, picture.depth, picture.palette, picture.transparency)
-    said = read_header(coded).pixels_checksum
+    said = read_container(coded, max_pixels=2**93).header.pixels_checksum  # whole, every chunk intact
     if own != said:
         raise PixelChecksumError(f"its .pxz file holds other pixels: checksum {said.hex()}, the image has {own.hex()}")
 
@@ -173,7 +173,7 @@ class Expected:
         missing = [str(place) for place in places.values() if not os.path.isfile(place)]
         fault = ManifestError("missing: it is in the manifest and not there")
         names = [*files.names, *(name for name in missing if name not in files.names)]
-        return Files(names, {**files.faults, **dict.fromkeys(missing, fault)})
+        return Files(names, {**files.faults, **dict.fromkeys(missing, fault)}, files.passed_over)
 
     def record(self, file: str) -> Record:
         """What the manifest says of a file. Raises ManifestError where that is nothing."""

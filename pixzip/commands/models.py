@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from pixzip.commands.arguments import remark, say
 from pixzip.commands.options import EXIT_CODES, completed_files
 from pixzip.errors import UsageError
 
@@ -57,13 +58,13 @@ def models(file: str | None, name: str | None, as_json: bool) -> None:
         if not (shipped or added or others):
             raise UsageError(f"no models in {models_folder()} and {added_folder()}")
         for model in [*shipped, *added]:
-            click.echo(line(model, model in shipped))
+            say(line(model, model in shipped))
         for other in others:
-            click.echo(unreadable(other))
+            say(unreadable(other))
         return
     from pixzip.model.store import add_model
 
     model, new = add_model(Path(file), name)
-    click.echo(line(model, model in shipped_models()))
+    say(line(model, model in shipped_models()))
     if not new:
-        click.echo(f"{file} is the model {model.name}, which was there before", err=True)
+        remark(f"{file} is the model {model.name}, which was there before")

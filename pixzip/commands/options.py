@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pixzip.commands.arguments import image_bounds, packed_bounds
 from pixzip.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from pixzip.api import Salvaged
     from pixzip.batch import Room
+    from pixzip.files import Bounds
     from pixzip.formats.image import Picture
     from pixzip.memory import Need
 
@@ -24,8 +26,8 @@ EXIT_CODES = """Exit codes: 0 all went well; 1 a fault in pixzip itself; 2 wrong
 output that exists; 3 not an image, or one that cannot be kept without loss; 4 damaged .pxz file; 5 decoded pixels
 differ; 6 model not found; 7 damaged model; 8 over a limit, or out of memory; 9 output cannot be written;
 10 training cannot go on; 11 damaged .pxz file of which --salvage wrote what is left; 12 a file is not as a manifest
-says; 13 what bench was to measure failed; 130 interrupted, 143 by SIGTERM. With several files the others are still
-done, failures are listed at the end, and the code is that of the first."""
+says; 13 what bench was to measure failed; 130 interrupted, 143 by SIGTERM, 129 by SIGHUP. With several files the others
+are still done, failures are listed at the end, and the code is that of the first."""
 #: (name, what it is for) of each variable that pixzip itself reads.
 ENVIRONMENT = (
     (
@@ -95,6 +97,16 @@ class Settings:
         from pixzip.api import salvage
 
         return salvage(data, model=self.model, **self._how(progress))
+
+    @property
+    def image_bounds(self) -> Bounds:
+        """What image files are read within."""
+        return image_bounds(self.max_memory)
+
+    @property
+    def packed_bounds(self) -> Bounds:
+        """What .pxz files are read within."""
+        return packed_bounds(self.max_memory)
 
     def need_to_compress(self, sources: Sequence[bytes]) -> Need:
         """The memory that these image files take as one .pxz file."""

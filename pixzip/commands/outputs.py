@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixzip.commands.arguments import FORMATS, LOSSY, STREAM
-from pixzip.errors import UsageError
+from pixzip.errors import ImageError, UsageError
+from pixzip.tree import Tree
+
+_SEPARATORS = (os.sep,) if os.altsep is None else (os.sep, os.altsep)
 
 
 def target_of(file: str, output: str | None, suffix: str) -> Path | None:
@@ -21,7 +24,17 @@ def target_of(file: str, output: str | None, suffix: str) -> Path | None:
         raise UsageError("not the name of a file") from None
     if output is None:
         return Path(file).parent / renamed
-    return Path(output) / renamed if os.path.isdir(output) else Path(output)
+    return Path(output) / renamed if is_folder(output) else Path(output)
+
+
+def is_folder(output: str) -> bool:
+    """Whether an output is a folder: one that is there, or by a separator at its end one that is to be made."""
+    return os.path.isdir(output) or output.endswith(_SEPARATORS)
+
+
+def makes_folder(output: str | None, tree: Tree | None) -> bool:
+    """Whether folders of results are made where they are missing."""
+    return tree is not None or (output is not None and output.endswith(_SEPARATORS))
 
 
 def numbered(target: Path, count: int) -> list[Path]:
@@ -40,13 +53,27 @@ def format_of(target: Path) -> str:
     return FORMATS[suffix]
 
 
+def check_holds(target: Path, data: bytes) -> None:
+    """Raise ImageError where a suffix is that of gray or bilevel pictures and a .pxz file's are others."""
+    from pixzip.pxz.container import read_header
+
+    suffix = target.suffix.lower()
+    if suffix not in (".pgm", ".pbm"):
+        return
+    header = read_header(data)
+    what, fits = ("bilevel", header.depth == 1) if suffix == ".pbm" else ("gray", header.depth > 1)
+    if header.mode != "L" or not fits:
+        kind = f"mode {header.mode} with {header.depth} bits a sample"
+        raise ImageError(f"output {target}: {suffix} holds {what} pictures, this is of {kind}; .pnm and .png hold it")
+
+
 def check_output(files: Sequence[str], output: str | None) -> None:
     """Raise UsageError where several files would go to one output."""
     if len(files) == 1:
         return
     if STREAM in files:
         raise UsageError("standard input must be the only file")
-    if output is not None and not os.path.isdir(output):
+    if output is not None and not is_folder(output):
         raise UsageError(f"output {output} is not a folder, and there are {len(files)} files")
 
 

@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 import click
+
+from pixzip.commands.arguments import remark
 
 #: Work that takes no longer shows no progress bar.
 QUIET_S = 1.0
@@ -45,11 +47,14 @@ class Stop:
 
 @contextmanager
 def handled_signals(stop: Stop) -> Iterator[None]:
-    """SIGINT and SIGTERM end the work cleanly within this block."""
+    """SIGINT, SIGTERM and SIGHUP end the work cleanly within this block; nohup keeps the last away."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop.handle) for number in numbers}
     try:
         yield
     finally:
@@ -62,7 +67,7 @@ class Meter:
 
     def __init__(self, label: str, stop: Stop, *, quiet: bool) -> None:
         self._label, self._stop = label, stop
-        self._shown = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._shown = not quiet and sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._from = time.monotonic() + QUIET_S
         self._bar: Any = None
         self._lock = threading.Lock()
@@ -78,7 +83,7 @@ class Meter:
         return report
 
     def _show(self, done: float) -> None:
-        with self._lock:
+        with self._lock, suppress(OSError):
             if self._bar is None:
                 self._bar = click.progressbar(length=1000, label=self._label, file=sys.stderr)
                 self._bar.render_progress()
@@ -87,7 +92,7 @@ class Meter:
     def clear(self) -> None:
         """Take the bar off its line, for a line of text; the next report draws it again."""
         if self._bar is not None:
-            click.echo("\r\033[K", nl=False, err=True)
+            remark("\r\033[K", newline=False)
 
     def check(self) -> None:
         """Raise Interrupted once a signal has come."""
@@ -96,7 +101,8 @@ class Meter:
     def close(self) -> None:
         """End the bar's line."""
         if self._bar is not None:
-            self._bar.render_finish()
+            with suppress(OSError):
+                self._bar.render_finish()
             self._bar = None
 
 

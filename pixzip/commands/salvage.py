@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,13 @@ _MOST_LINES = 100
 
 @dataclass(frozen=True)
 class Damaged:
-    """A .pxz file as it is, the modification time for its pictures, if not now, and its part of the progress."""
+    """A .pxz file as it is, and what its pictures are written with."""
 
     file: str
     data: bytes
-    mtime_ns: int | None
-    part: Part
+    mtime_ns: int | None  # if not now
+    like: Sequence[os.stat_result]  # see staged
+    part: Part  # of the progress
 
 
 def salvage_file(
@@ -38,7 +40,7 @@ def salvage_file(
     tally: Tally,
 ) -> None:
     """What is left of a file to its targets. Raises SalvageError, after writing, where that is not all."""
-    from pixzip.files import staged, write_stdout
+    from pixzip.files import write_all, write_stdout
     from pixzip.formats.image import write_image
 
     found = settings.salvage(damaged.data, meter.part(*damaged.part))
@@ -48,10 +50,8 @@ def salvage_file(
     targets = [] if target is None else numbered(target, len(found.pictures)) if many else [target]
     for each in targets:
         outputs.check(damaged.file, each)
-    with ExitStack() as written:
-        for each, picture in zip(targets, found.pictures, strict=False):
-            image = write_image(picture, image_format)
-            written.enter_context(staged(each, image, force=settings.force, mtime_ns=damaged.mtime_ns))
+    images = ((each, write_image(one, image_format)) for each, one in zip(targets, found.pictures, strict=False))
+    write_all(images, force=settings.force, mtime_ns=damaged.mtime_ns, like=damaged.like)
     if target is None:
         write_stdout(write_image(found.pictures[0], image_format), force=settings.force)
     if found.whole:

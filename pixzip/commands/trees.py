@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import click
-
+from pixzip.commands.arguments import remark, say
 from pixzip.commands.options import Settings
 from pixzip.commands.outputs import Outputs
+from pixzip.errors import PixelChecksumError, PixzipError
 from pixzip.tree import Tally, Tree, is_done, make_folder, tree_of
+
+if TYPE_CHECKING:
+    from pixzip.batch import Room
+    from pixzip.formats.image import Picture
+    from pixzip.pxz.container import Container
 
 
 def asked_tree(files: Sequence[str], output: str | None, recursive: bool) -> Tree | None:
@@ -27,9 +33,70 @@ def is_before(file: str, targets: Sequence[Path], tree: Tree | None, outputs: Ou
     return True
 
 
-def prepare(file: str, target: Path, tree: Tree | None, outputs: Outputs, *, dry_run: bool) -> None:
-    """Check an output, and make its folder in a tree."""
-    if tree is not None and not target.parent.is_dir():
+def check_results(
+    targets: Sequence[Path], data: bytes, settings: Settings, room: Room, check: Callable[[], None]
+) -> None:
+    """Compare the PNG files of an earlier command with the .pxz file: what is damaged, or was salvaged, is not done.
+
+    Pixels are compared by the checksum in the file, metadata byte by byte; nothing is decoded by a model. Raises
+    PixelChecksumError, FormatError, and naming the PNG file ImageError, UsageError, LimitError.
+    """
+    from pixzip.memory import Extent, comparing
+    from pixzip.pxz.container import read_container
+
+    c = read_container(data, max_pixels=settings.max_pixels)
+    h = c.header
+    extent = Extent(h.pictures, len(h.mode), h.height, h.width, 2 if h.depth > 8 else 1)
+    file_bytes = len(data) + sum(target.stat().st_size for target in targets)
+    with settings.let_in(room, comparing(extent, file_bytes), check):
+        _check_pictures(targets, [_picture_in(target, settings) for target in targets], c)
+
+
+def _picture_in(target: Path, settings: Settings) -> Picture:
+    from pixzip.files import read_source
+    from pixzip.formats.image import read_image
+
+    try:
+        return read_image(read_source(target, settings.image_bounds).data, max_pixels=settings.max_pixels)
+    except PixzipError as error:
+        raise type(error)(f"output {target}, done before: {error}") from None
+
+
+def _check_pictures(targets: Sequence[Path], pictures: Sequence[Picture], c: Container) -> None:
+    import numpy as np
+
+    from pixzip.pxz.container import checksum
+    from pixzip.pxz.names import KEY
+
+    h = c.header
+    kind, shape = (h.mode, h.depth, c.palette, c.transparency), (len(h.mode), h.height, h.width)
+    alike = all(
+        (found.mode, found.depth, found.palette, found.transparency) == kind and found.planes.shape == shape
+        for found in pictures
+    )
+    of = f"output {targets[0]}" if len(targets) == 1 else f"outputs {targets[0]} to {targets[-1]}"
+    planes = np.stack([found.planes for found in pictures]) if alike else None
+    if planes is None or checksum(planes, *kind) != h.pixels_checksum:
+        raise PixelChecksumError(f"{of}, there before: other pixels than the file has; --force writes anew")
+    own = tuple(entry for entry in c.metadata if h.pictures == 1 or entry[0] != KEY)
+    expected = _through_png(pictures[0], own)
+    if any(found.metadata != expected for found in pictures):
+        raise PixelChecksumError(f"{of}, there before: other metadata than the file has; --force writes anew")
+
+
+def _through_png(picture: Picture, metadata: tuple[tuple[str, bytes], ...]) -> tuple[tuple[str, bytes], ...]:
+    """These metadata of such a picture as they come out of a PNG file."""
+    from dataclasses import replace
+
+    from pixzip.formats.image import read_image, write_image
+
+    pixel = replace(picture, planes=picture.planes[:, :1, :1], metadata=metadata)
+    return read_image(write_image(pixel, "PNG")).metadata
+
+
+def prepare(file: str, target: Path, outputs: Outputs, *, dry_run: bool, make: bool) -> None:
+    """Check an output, and make its folder, where that is asked for."""
+    if make and not target.parent.is_dir():
         if dry_run:
             outputs.claim(file, target)
             return
@@ -44,6 +111,6 @@ def summed_up(tally: Tally, tree: Tree | None, as_json: bool, quiet: bool) -> It
         yield
     finally:
         if as_json:
-            click.echo(tally.as_json())
+            say(tally.as_json())
         elif tree is not None and not quiet:
-            click.echo(str(tally), err=True)
+            remark(str(tally))

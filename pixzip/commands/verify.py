@@ -65,12 +65,12 @@ def verify(
         expected = Expected(Path(manifest), tree_of(files, None).root if recursive else None)
         found = expected.with_missing(found)
     check_output(found.names, None)
-    room, tally = room_for(settings, found), Tally("verify", len(found.names))
+    room, tally = room_for(settings, found), Tally("verify", len(found.names), passed_over=found.passed_over)
 
     def begin(file: str) -> Work:
         part = parts()
         record = None if expected is None else expected.record(file)
-        data = read_input(file)
+        data = read_input(file, settings.packed_bounds)
         with compared(record, data):
             need = settings.need_to_decompress(data, "PNG")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,34 +22,39 @@ def write_coded(
     decompress: Callable[[bytes], list[Picture]],
     pictures: Sequence[Picture],
     mtime_ns: int | None = None,
+    like: Sequence[os.stat_result] = (),
 ) -> None:
-    """A .pxz file to its target or standard output, after reading it back and comparing."""
+    """A .pxz file to its target or standard output, after reading it back and comparing; like: see staged."""
     from pixzip.files import read_file, staged, write_stdout
 
     def check(data: bytes) -> None:
         if settings.verify:
             for picture, decoded in zip(pictures, decompress(data), strict=True):
-                check_same(picture, decoded)
+                check_same(picture, decoded, "the written file", "no output is left")
 
     if target is None:
         check(coded)
         write_stdout(coded, force=settings.force)
         return
-    with staged(target, coded, force=settings.force, mtime_ns=mtime_ns) as written:
+    with staged(target, coded, force=settings.force, mtime_ns=mtime_ns, like=like) as written:
         check(read_file(written) if settings.verify else coded)
 
 
-def check_same(picture: Picture, decoded: Picture) -> None:
-    """Raise PixelChecksumError where what was read back is not what went in."""
+def check_same(picture: Picture, decoded: Picture, what: str, then: str) -> None:
+    """Raise PixelChecksumError where what was read back is not what went in; then: what becomes of the files."""
     if not decoded.same_pixels(picture):
-        raise PixelChecksumError("verification failed: the written file decodes to other pixels; no output is left")
+        raise PixelChecksumError(f"verification failed: {what} decodes to other pixels; {then}")
     if decoded.metadata != picture.metadata:
-        raise PixelChecksumError("verification failed: the written file has other metadata; no output is left")
+        raise PixelChecksumError(f"verification failed: {what} has other metadata; {then}")
 
 
-def delete_source(source: Path) -> None:
-    """Delete an input whose output is verified. Raises OutputError."""
+def delete_source(source: Path, status: os.stat_result | None) -> None:
+    """Delete an input whose output is verified, if it is still what was read. Raises OutputError."""
+    from pixzip.files import is_still
+
     try:
+        if status is None or not is_still(source, status):
+            raise OutputError("compressed as it was; not deleted, for it has changed since it was read")
         source.unlink()
     except OSError as error:
         raise OutputError(f"compressed, but cannot be deleted: {error.strerror}") from None

@@ -218,7 +218,7 @@ def read_header(data: bytes) -> Header:
 
     Raises FormatError.
     """
-    _check_magic(data)
+    check_magic(data)
     if len(data) >= _FIRST_CHUNK + _FRAME_BYTES:
         type_, length = struct.unpack_from("<4sI", data, _FIRST_CHUNK)
         if type_ != HEAD:
@@ -298,7 +298,7 @@ class Chunk(NamedTuple):
     end: int
 
 
-def _check_magic(data: bytes) -> None:
+def check_magic(data: bytes) -> None:
     """Section 1: magic and version."""
     start = data[: len(MAGIC)]
     if not MAGIC.startswith(start):

@@ -24,7 +24,10 @@ def _fault(name: bytes) -> str | None:
 
 def pack_names(names: Sequence[str]) -> bytes:
     """The names in order, each followed by a zero byte, deflated. Raises UsageError for what is no file's name."""
-    parts = [name.encode("utf-8", "surrogateescape") for name in names]
+    try:
+        parts = [name.encode("utf-8", "surrogateescape") for name in names]
+    except UnicodeEncodeError as error:
+        raise UsageError(f"name {error.object!r} is no text: a surrogate that stands for no byte") from None
     for part in parts:
         if (fault := _fault(part)) is not None:
             raise UsageError(f"name {part!r} {fault}")
