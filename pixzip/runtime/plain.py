@@ -48,9 +48,10 @@ class Layer:
         self._sum += size - (self._sum >> learning.FORGET)
         self._count += (1 << 16) - (self._count >> learning.FORGET)
         mean = (self._sum << (16 - learning.FORGET)) // self._count + self._kind.least
-        by = (rate << (26 + self._kind.fraction - self._kind.unit)) // mean
+        by = (rate << (learning.PRECISION + self._kind.fraction - self._kind.unit)) // mean
         limit = 127 << self._kind.fraction
-        self.kept = np.clip(self.kept + ((gradient * by + (1 << 25)) >> 26), -limit, limit)
+        moved = (gradient * by + (1 << (learning.PRECISION - 1))) >> learning.PRECISION
+        self.kept = np.clip(self.kept + moved, -limit, limit)
 
 
 class Head:
