@@ -35,6 +35,7 @@ from PIL import Image
 import pixzip
 from pixzip import api, contents
 from pixzip.coding import deep
+from pixzip.coding.halves import halves
 from pixzip.coding.stored import STORED_PNG
 from pixzip.formats.png import Png, write_png
 from pixzip.keywords import rate_of
@@ -96,7 +97,7 @@ def sizes(picture: pixzip.Picture, source: bytes | None, model: str) -> dict[str
     by_model = contents.as_coded(bare, planes, found, contents.Layout(1024, None, rate_of(found, None)), how)
     lengths = [len(write_container(c)) for c in (stored, own, by_model)]
     found = dict(zip(("PNG", "own", "model"), lengths, strict=True))
-    low = sum(map(len, deep.halves(by_model.tiles)[1]))
+    low = sum(map(len, halves(by_model.tiles)[1]))
     return {"JPEG XL": by_jpeg_xl(picture), "file": len(coded), "low": low, **found}
 
 

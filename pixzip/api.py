@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from pixzip.coding.halves import halves
 from pixzip.contents import MODEL_PLANES, How, Layout, as_coded, as_stored, from_coded, from_stored, mark
 from pixzip.errors import FormatError, ImageError, ModelNotFoundError, PixelChecksumError, UsageError
 from pixzip.formats.image import Picture, claimed_shape, from_array, from_pil, read_image
@@ -524,8 +525,6 @@ def inspect(data: bytes) -> Info:
 
 
 def _low_bytes(c: Container) -> int:
-    from pixzip.coding.deep import halves
-
     return sum(map(len, halves(c.tiles)[1]))
 
 

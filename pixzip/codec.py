@@ -15,7 +15,7 @@ from pixzip.coding.entropy import Lanes, encode_words, lane_lengths, lane_order,
 from pixzip.coding.schedule import default_lanes, tiles_of
 from pixzip.errors import FormatError, UsageError
 from pixzip.keywords import DEVICES, ENGINES, check_engine, integer, rate_of
-from pixzip.model.file import Model, Network
+from pixzip.model.file import Model, TrunkNetwork
 from pixzip.model.multiscale import MultiScaleNetwork
 from pixzip.pxz.container import MAX_LANES, MAX_TILE
 from pixzip.reports import Progress, Shares, part_of
@@ -115,7 +115,7 @@ def engine_for(model: Model, wanted: str | None) -> str:
     check_engine(wanted, (*ENGINES, *DEVICES))
     if wanted not in DEVICES:
         return choose_engine(wanted)
-    if not isinstance(model.network, Network):
+    if not isinstance(model.network, TrunkNetwork):
         raise UsageError(f"engine {wanted}: model {model.name} runs on the CPU only")
     from pixzip.runtime.device.together import check_device
 
@@ -156,7 +156,7 @@ def _encode_on_device(
     from pixzip.runtime.device.together import Call, intervals_together
     from pixzip.runtime.device.wavefront import Block
 
-    assert isinstance(model.network, Network)
+    assert isinstance(model.network, TrunkNetwork)
     colours = cuts[0].shape[1]
     planes = [np.broadcast_to(cut, (len(cut), model.network.planes, *cut.shape[2:])) for cut in cuts]
     blocks = [Block((len(cut), *cut.shape[2:]), learning) for cut in cuts]
@@ -309,7 +309,7 @@ def _decode_on_device(
     from pixzip.runtime.device.together import Call, decode_together
     from pixzip.runtime.device.wavefront import Block
 
-    assert isinstance(model.network, Network)
+    assert isinstance(model.network, TrunkNetwork)
     call = Call(model.network, engine, [Block(size, learning) for size in sizes], colours, at_once, progress)
     found = decode_together(call, streams)
     for _, ends in found:

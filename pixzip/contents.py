@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pixzip.coding.halves import halves
 from pixzip.coding.stored import restore, store
 from pixzip.errors import FormatError
 from pixzip.formats.image import Picture
@@ -180,7 +181,7 @@ def from_coded(c: Container, model: Model, how: How, faults: dict[int, str] | No
 
 def _decode_deep(c: Container, model: Model, how: How, faults: dict[int, str] | None) -> NDArray[np.uint16]:
     """Colour planes of 16 bits: high bytes by the model, then the low ones."""
-    from pixzip.coding.deep import decode_low_bytes, halves
+    from pixzip.coding.deep import decode_low_bytes
 
     high, low = halves(c.tiles, faults)
     without = dict(faults or {})  # tiles whose parts are not even found: their reasons stay

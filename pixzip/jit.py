@@ -1,4 +1,15 @@
-"""Python functions on numpy arrays → compiled kernels, cached on disk where that is possible."""
+"""Python functions on numpy arrays → compiled kernels, cached on disk where that is possible.
+
+================  ============  ==============  ==================  ========================================
+made by           from Python?  kept on disk?   counts references?  for
+================  ============  ==============  ==================  ========================================
+jit, fused._fast  yes           yes             yes                 functions that may make arrays
+entry             yes           yes             no                  large functions that call many others
+inner             no            in its callers  no                  what only compiled functions call
+inlined           yes           in its callers  no                  parts of callers, which may return views
+fused.part        yes           yes             no                  many short loops over slices
+================  ============  ==============  ==================  ========================================
+"""
 
 from __future__ import annotations
 
@@ -38,9 +49,10 @@ def jit(
 
     Division by zero follows numpy (no check in the loop). Machine code is kept beside the module, or in the user's
     cache folder; where neither can be written, it is made in every process. fastmath: what LLVM may assume of floats;
-    the coding path has none.
+    the coding path has none. arrays: whether arrays are made, and references to them counted; without, a function that
+    makes one is refused when it is compiled.
     """
-    return _compiled(function, cache=True, fastmath=fastmath, inline="always" if inline else "never")
+    return _compiled(function, cache=True, fastmath=fastmath, inline="always" if inline else "never", _nrt=arrays)
 
 
 def entry(function: _Function) -> _Function:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pixzip.errors import LimitError
 from pixzip.formats.image import WEBP_SIDE_PX
-from pixzip.model.file import Frozen, Network
+from pixzip.model.file import Frozen, TrunkNetwork
 from pixzip.model.multiscale import MultiScaleNetwork
 from pixzip.pxz.container import BAND_PIXELS
 
@@ -67,14 +67,14 @@ class Extent:
         return [(tile.last - tile.first, tile.h, tile.w) for tile in self.tiles(side)]
 
 
-def _place_bytes(network: Network) -> int:
+def _place_bytes(network: TrunkNetwork) -> int:
     """Of one position in all maps of a trunk: activations and states of a byte, cells of four."""
     return network.channels * len(network.blocks) + 5 * network.lstm * network.blocks.count("l")
 
 
 def _position_bytes(network: Frozen) -> int:
     """Of one position in the buffers and the maps of all layers."""
-    if isinstance(network, Network):
+    if isinstance(network, TrunkNetwork):
         return 2 * _place_bytes(network) + 4 * network.channels + 64
     return sum(10 * sum(a.shape) for name, a in network.arrays.items() if name.endswith(".weight"))
 
@@ -101,7 +101,7 @@ def _maps_bytes(network: Frozen, tile: Tile) -> int:
     """Of the maps of four steps."""
     n = tile.last - tile.first
     rows = min(tile.h, tile.w // network.slope_at(tile.w) + 2)
-    if isinstance(network, Network):
+    if isinstance(network, TrunkNetwork):
         places = 3 * (n * rows + 1)  # maps hold four steps
     else:  # a Diagonal BiLSTM has buffers of a whole row
         parts = (network.small, network.large) if isinstance(network, MultiScaleNetwork) else (network,)

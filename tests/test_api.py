@@ -369,9 +369,16 @@ def test_import_loads_nothing_heavy() -> None:
     assert not {"numpy", "numba", "torch", "PIL"} & modules_after("import pixzip; dir(pixzip)")
 
 
-def test_inspect_loads_neither_numba_nor_torch(small_file: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [8, 16])
+def test_inspect_loads_neither_numba_nor_torch(bits: int, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "small.pxz"
-    path.write_bytes(small_file)
+    pixels = model_picture(24, 24)
+    if bits == 16:
+        pixels = 256 * pixels.astype(np.uint16) + np.random.default_rng(0).integers(0, 256, pixels.shape, np.uint16)
+    data = pixzip.compress(pixels, model=model)
+    info = pixzip.inspect(data)
+    assert (info.coding, info.depth, info.low_bytes > 0) == ("model", bits, bits == 16)
+    path.write_bytes(data)
     code = "import pixzip; pixzip.inspect(open(sys.argv[1], 'rb').read())"
     assert not {"numba", "torch"} & modules_after(code, str(path))
 

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from tiny_stack import stack_bytes
 
 import pixzip
 from pixzip import evaluate
-from pixzip.benchmark import command, peers, plots, report_html, summary
+from pixzip.benchmark import command, peak, peers, plots, report_html, summary, tables
 from pixzip.benchmark.anatomy import anatomy
 from pixzip.benchmark.calibration import calibration
 from pixzip.benchmark.cost import peak_mib
@@ -174,11 +175,33 @@ def test_a_missing_peer_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_commands_peak_is_its_own_and_not_that_of_who_starts_it() -> None:
     held = np.ones(300 << 20, dtype=np.uint8)  # 300 MiB here
     small, large = (peak_mib([sys.executable, "-c", f"b'x' * {mib << 20}"]) for mib in (1, 100))
-    assert small < 60 and 90 < large - small < 110 and held[-1]
+    assert small is not None and large is not None and small < 60 and 90 < large - small < 110 and held[-1]
     file = peers.run_peer("png", rgb(4, 4)[None], 1)[0]
-    assert 10 < file.peak_mib < 200
+    assert file.peak_mib is not None and 10 < file.peak_mib < 200
     with pytest.raises(CostError, match="exit code 3"):
         peak_mib([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_without_what_windows_has_not_the_peak_is_not_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules['resource'] = None; import pixzip.benchmark.run"
+    subprocess.run([sys.executable, "-c", hidden], check=True)
+    monkeypatch.delattr("os.wait4")
+    assert peak.main(tmp_path / "peak", [sys.executable, "-c", "raise SystemExit(4)"]) == 4
+    assert (tmp_path / "peak").read_text() == ""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(Path, "read_text", lambda path: (_ for _ in ()).throw(OSError))
+    assert peers._peak_mib() is None and tables._mib(None) == "–"
+
+
+def test_an_added_model_has_its_whole_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Path) -> None:
+    monkeypatch.setenv("PIXZIP_MODELS", str(tmp_path / "models"))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "v1.2.safetensors").write_bytes(model.read_bytes())
+    folder, out = tmp_path / "pictures", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png(rgb(8, 9)))
+    assert main(["bench", str(folder), "--model", "v1.2", "--no-peers", "--out", str(out)]) == 0
+    assert [m["name"] for m in json.loads((out / "results.json").read_text())["sections"][0]["models"]] == ["v1.2"]
 
 
 # ------------------------------------------------------------------------ calibration

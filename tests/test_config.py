@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 
 from tiny_stack import stack_parts
 
+from pixzip.data.settings import DataSettings
 from pixzip.errors import ModelError, TrainingError
 from pixzip.model import multiscale, stack
 from pixzip.model.file import find_model
@@ -203,3 +204,10 @@ def test_only_a_run_that_begins_with_weights_may_leave_out_the_float_phase() -> 
 def test_differences_name_both_values() -> None:
     one, two = Config(), Config(training=TrainingSettings(rate=1e-3))
     assert differences(to_tables(one), to_tables(two)) == ["training.rate 0.0025, now 0.001"]
+
+
+@pytest.mark.parametrize("settings", [TrainingSettings, DataSettings])
+def test_every_key_is_explained_where_it_is_defined(settings: type) -> None:
+    """As docs/training.md says."""
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"``([^`]+)``", settings.__doc__ or ""))))
+    assert {field.name for field in dataclasses.fields(settings)} <= named

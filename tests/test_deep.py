@@ -24,8 +24,10 @@ import pixzip
 from pixzip.api import need_to_compress, need_to_decompress
 from pixzip.coding import deep, deep_kernels
 from pixzip.coding.deep import decode_block, decode_planes, encode_block, encode_planes
+from pixzip.coding.deep_kernels import MOST_PLANES
 from pixzip.coding.entropy import encode_words, words_of
-from pixzip.errors import FormatError
+from pixzip.coding.halves import halves, joined
+from pixzip.errors import FormatError, UsageError
 from pixzip.formats.image import Picture
 from pixzip.memory import deep_block
 from pixzip.model.file import find_model
@@ -84,6 +86,15 @@ sides = st.one_of(st.just(1), st.just(2), st.integers(1, 40))
 )
 def test_streams_give_back_their_samples(kind: str, c: int, h: int, w: int, n: int, split: bool, seed: int) -> None:
     there_and_back(samples(kind, (n, c, h, w), seed), split)
+
+
+def test_a_stream_of_more_planes_than_its_memory_has_room_for_is_refused() -> None:
+    data = there_and_back(samples("photo", (1, MOST_PLANES, 3, 4)), split=False)
+    for planes in (MOST_PLANES + 1, 8):
+        with pytest.raises(UsageError, match=f"{planes} planes in one stream: must be 1 to 3"):
+            encode_block(samples("photo", (1, planes, 3, 4)), split=False)
+        with pytest.raises(UsageError, match=f"{planes} planes in one stream"):
+            decode_block(b"\0" + data[1:], (1, planes, 3, 4))
 
 
 @pytest.mark.parametrize("split", [True, False])
@@ -411,9 +422,9 @@ def test_damaged_tiles_cost_their_place_only(model: Path) -> None:
     data = pixzip.compress(before, model=model, tile=32)
     c = read_container(data)
     assert len(c.tiles) == 6
-    high, low = deep.halves(c.tiles)
+    high, low = halves(c.tiles)
     worse = list(c.tiles)
-    worse[1] = deep.number_bytes(len(high[1])) + high[1] + low[1][:-4]  # its CRC is right
+    worse[1] = joined(high[1], low[1][:-4])  # its CRC is right
     worse[4] = b"\xff\xff\x03" + worse[4]
     damaged = bytearray(write_container(dataclasses.replace(c, tiles=tuple(worse))))
     damaged[damaged.index(c.tiles[2]) + 5] ^= 1

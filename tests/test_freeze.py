@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +29,13 @@ from pixzip.freezing.stack_calibration import (  # noqa: E402
 from pixzip.freezing.stack_integers import stack_network  # noqa: E402
 from pixzip.freezing.tables import make_tables  # noqa: E402
 from pixzip.model.file import load_model  # noqa: E402
+from pixzip.nets.multiscale import MultiScaleConfig  # noqa: E402
 from pixzip.nets.network import build  # noqa: E402
 from pixzip.nets.trunk import TrunkConfig  # noqa: E402
 from pixzip.runtime.stack import layers, rows  # noqa: E402
+from pixzip.training import finish  # noqa: E402
+from pixzip.training.checkpoint import Run  # noqa: E402
+from pixzip.training.config import Config, TrainingSettings  # noqa: E402
 from pixzip.training.workers import torch_threads  # noqa: E402
 
 
@@ -163,3 +168,20 @@ def test_what_cannot_be_frozen_is_refused() -> None:
         freeze_network(network, crops_of("gray"), {})
     with pytest.raises(TrainingError, match="Linear: this network has no integer form"):
         freeze_network(torch.nn.Linear(1, 1), crops_of("rgb", 4, 4), {})
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "multiscale"])
+def test_a_run_on_a_device_is_frozen_on_the_cpu(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is torch's meta, whose tensors have no values: anything that is computed there cannot be frozen."""
+    config: Any = ARCHITECTURES.get(architecture, ARCHITECTURES["pixelcnn"])(pictures="gray", layers=1, h=6, head=8)
+    if architecture == "multiscale":
+        config = MultiScaleConfig(config, config, factor=2, features=4)
+    crops = crops_of("gray", 6, 6, 2)
+    run = Run.new(Config(config, TrainingSettings(quantised_steps=0)), {})
+    wanted = finish.frozen(run, lambda: crops)
+    here = copy.deepcopy(run.network)
+    run.network.to("meta")
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        freeze_network(run.network, crops, {})
+    monkeypatch.setattr(type(run.network), "cpu", lambda network: vars(network).update(vars(here)))
+    assert finish.frozen(run, lambda: crops) == wanted

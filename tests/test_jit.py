@@ -114,3 +114,15 @@ def test_the_stamp_covers_what_compiled_functions_come_from() -> None:
     assert unstamped(package, jit.SOURCES) == set()
     fewer = tuple(pattern for pattern in jit.SOURCES if not pattern.startswith(("coding", "pxz")))
     assert {"coding/entropy.py", "pxz/container.py"} <= unstamped(package, fewer)
+
+
+@pytest.mark.parametrize("arrays", [True, False])
+def test_only_functions_that_count_references_make_arrays(folder: Path, tmp_path: Path, arrays: bool) -> None:
+    kernel = f"from functools import partial\n{KERNEL}".replace("@jit", f"@partial(jit, arrays={arrays})")
+    (folder / "kernel.py").write_text(kernel)
+    if arrays:
+        assert run(folder, tmp_path)[0] == 0
+        return
+    with pytest.raises(subprocess.CalledProcessError) as found:
+        run(folder, tmp_path)
+    assert "Only accept returning of array passed into the function" in found.value.stderr

@@ -21,7 +21,7 @@ from tiny_model import parts, photo, tiny_model
 from pixzip import codec, shifts
 from pixzip.coding.entropy import read_lanes
 from pixzip.errors import FormatError, UsageError
-from pixzip.model.file import Model, Network, load_model, write_model
+from pixzip.model.file import Model, TrunkNetwork, load_model, write_model
 from pixzip.runtime import frozen, fused, kernels, pipeline, progress, steps
 from pixzip.runtime.fused import TAPS
 from pixzip.runtime.multiply import HAS_INT8
@@ -584,7 +584,7 @@ def test_decoder_survives_garbage(words: list[int], lanes: int, colours: int, le
 
 def test_a_plan_is_made_once_is_the_callers_own_and_goes_with_its_network() -> None:
     network = load_model(write_model(*parts(3)), "alone").network
-    assert isinstance(network, Network)
+    assert isinstance(network, TrunkNetwork)
     one = fused.make_plan(network, "float32")
     before = one.weights.copy(), one.numbers.copy()
     one.weights[:], one.numbers[:] = 1, 1  # as learning.py may

@@ -14,7 +14,8 @@ from tiny_stack import ARCHITECTURES, Arrays, stack_bytes, stack_model, stack_pa
 
 import pixzip
 from pixzip.errors import FormatError, ModelError, UsageError
-from pixzip.model.file import load_model, write_model
+from pixzip.model.file import TrunkNetwork, load_model, write_model
+from pixzip.model.multiscale import MultiScaleNetwork
 from pixzip.model.stack import Product, StackNetwork, colour_starts
 
 Config = dict[str, Any]
@@ -277,3 +278,9 @@ def test_a_file_whose_model_is_for_other_pictures_is_refused() -> None:
     model = stack_model("row_lstm", 1, pictures="gray")
     with pytest.raises(FormatError, match="one plane"):
         codec.decode(model, [b"\0"], (1, 3, 4, 4), tile=64, lanes=1, learning=0)
+
+
+@pytest.mark.parametrize("kind", [TrunkNetwork, StackNetwork, MultiScaleNetwork])
+def test_frozen_networks_are_compared_by_identity(kind: type) -> None:
+    """Arrays have no truth value, and weak dictionaries hold what was made of a network."""
+    assert kind.__eq__ is object.__eq__ and kind.__hash__ is object.__hash__

@@ -26,6 +26,7 @@ torch = pytest.importorskip("torch")
 from pixzip.cli import main  # noqa: E402
 from pixzip.errors import OutputError, TrainingDataError, TrainingError, UsageError  # noqa: E402
 from pixzip.model.file import find_model  # noqa: E402
+from pixzip.training import evaluation  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 #: A network and run that take seconds.
@@ -389,6 +390,30 @@ def test_evaluate_refuses_what_is_no_model(
     (tmp_path / "cut.safetensors").write_bytes(data[:-9])
     code, line = complaint(["evaluate", tmp_path / "cut.safetensors", pictures, "--cache", cache], capsys)
     assert code == TrainingError.exit_code and "damaged checkpoint" in line
+
+
+def test_evaluate_says_what_a_device_is_not_for(
+    whole: Path, pictures: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rest = [pictures, "--cache", cache, "--device", "cuda"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("last.safetensors", "model.safetensors"):
+        code, line = complaint(["evaluate", whole / name, *rest], capsys)
+        assert (code, line) == (TrainingError.exit_code, "--device cuda: torch finds no such device")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    code, line = complaint(["evaluate", whole / "model.safetensors", *rest], capsys)
+    assert code == UsageError.exit_code and line.startswith("--device cuda: exact bits are computed on the CPU")
+
+
+def test_evaluate_computes_the_float_network_of_a_model_on_the_device(
+    whole: Path, pictures: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is torch's meta, whose tensors have no values."""
+    placed = []
+    monkeypatch.setattr(evaluation, "_float_measure", lambda network, planes: placed.append(network))
+    for device in ("cpu", "meta"):
+        evaluation._subject(str(whole / "model.safetensors"), device, 3, in_float=True)
+    assert [{p.device.type for p in network.parameters()} for network in placed] == [{"cpu"}, {"meta"}]
 
 
 # ------------------------------------------------------------------------ freeze

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from pixzip.coding.deep import parts_of
 from pixzip.coding.entropy import read_lanes
+from pixzip.coding.halves import parts_of
 from pixzip.pxz.container import HEAD, HEADER_BYTES, MAGIC, TILE, Coding, read_container
 
 #: What stands before and after a chunk's payload: type, length, CRC.

@@ -17,10 +17,10 @@ from pixzip.formats.image import from_array, write_image
 
 @dataclass(frozen=True)
 class Memory:
-    """MiB of whole commands."""
+    """MiB of whole commands; None: not known."""
 
-    compress_mib: float
-    decompress_mib: float
+    compress_mib: float | None
+    decompress_mib: float | None
 
 
 def peak_memory(pixels: NDArray[Any], name: str, learning: int | None, threads: int) -> Memory:
@@ -38,8 +38,8 @@ def peak_memory(pixels: NDArray[Any], name: str, learning: int | None, threads: 
         return Memory(compress_mib, peak_mib([*pixzip, "decompress", str(coded), *how]))
 
 
-def peak_mib(command: list[str]) -> float:
-    """Largest resident size of a command. Raises CostError where it fails."""
+def peak_mib(command: list[str]) -> float | None:
+    """Largest resident size of a command; None where the system does not say. Raises CostError where it fails."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "peak"
         process = subprocess.Popen([sys.executable, "-m", "pixzip.benchmark.peak", str(file), *command])
@@ -51,4 +51,5 @@ def peak_mib(command: list[str]) -> float:
             raise
         if code:
             raise CostError(f"exit code {code}: {' '.join(command[2:4])}")
-        return float(file.read_text())
+        found = file.read_text()
+        return float(found) if found else None

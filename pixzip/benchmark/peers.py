@@ -13,7 +13,6 @@ import importlib
 import importlib.metadata
 import io
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -56,18 +55,17 @@ _BY_NAME = {peer.name: peer for peer in PEERS}
 _PLUGINS = {"JXL": "pillow_jxl"}
 _FEATURES = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
 _COD = b"\xff\x52"  # JPEG 2000's marker of how tiles are coded
-_MISSING, _WRONG = "missing", "wrong"
 
 
 @dataclass(frozen=True)
 class PeerFile:
-    """What a peer made of one picture; seconds are medians of so many runs; peak of the whole process."""
+    """What a peer made of one picture; seconds are medians of so many runs; peak of the process, None: not known."""
 
     bytes: int
     encode_s: float
     decode_s: float
     runs: int
-    peak_mib: float
+    peak_mib: float | None
 
 
 def run_peer(name: str, pictures: NDArray[Any], threads: int, runs: int = 1) -> list[PeerFile]:
@@ -169,11 +167,15 @@ def _one(peer: Peer, pixels: NDArray[np.uint8], threads: int, runs: int) -> Peer
     return PeerFile(len(data), statistics.median(encode_s), statistics.median(decode_s), runs, _peak_mib())
 
 
-def _peak_mib() -> float:
-    """Largest resident size of this process: getrusage would count its parent's, if that is larger."""
+def _peak_mib() -> float | None:
+    """Largest resident size of this process: getrusage would count its parent's, if that is larger. None: not known."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
+        try:
+            import resource
+        except ImportError:  # Windows
+            return None
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 

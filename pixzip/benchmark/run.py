@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -167,7 +166,7 @@ def _measure(work: _Run) -> None:
     section, settings = work.section, work.settings
     for found in settings.models:
         model = find_model(found)
-        name = Path(found).stem  # of a model file: no folder of the machine
+        name = model.name  # of a model file without the folder
         name = name if name not in work.models else f"{name} {model.digest[:4].hex()}"
         work.models[name] = found
         section.models.append(Weights(name, model.digest[:8].hex(), len(model.data)))

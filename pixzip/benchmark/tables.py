@@ -276,6 +276,10 @@ def _packed(section: Section, found: Complete, pack: Pack) -> Iterator[Table]:
 # ------------------------------------------------------------------------ cost, faults
 
 
+def _mib(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.0f}"
+
+
 def _cost(section: Section) -> Table:
     """Seconds and memory of the pictures that were timed with repeats."""
     rows = []
@@ -286,13 +290,11 @@ def _cost(section: Section) -> Table:
             if (coded := files[i]) is not None:
                 peaks = dict(section.memory.get(model, [])).get(shot.name)
                 weights = next(w.file_bytes for w in section.models if w.name == model)
-                memory = (
-                    (_NONE, _NONE) if peaks is None else (f"{peaks.compress_mib:.0f}", f"{peaks.decompress_mib:.0f}")
-                )
+                memory = (_NONE, _NONE) if peaks is None else (_mib(peaks.compress_mib), _mib(peaks.decompress_mib))
                 rows.append((shot.name, f"pixzip {model}", *_seconds(coded), *memory, f"{weights:,}"))
         for peer, made in section.peers.items():
             if (file := made[i]) is not None:
-                mib = f"{file.peak_mib:.0f}"
+                mib = _mib(file.peak_mib)
                 rows.append((shot.name, TITLES[peer], *_seconds(file), mib, mib, "0"))
     notes = [
         "Seconds in memory, without files, medians where there are several runs: of pixzip.compress (which tries WebP "

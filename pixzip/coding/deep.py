@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.coding.deep_kernels import INVERSE_SCALES, LOGISTIC, VALUES, Stream, code_ranks, code_values, new_memory
-from pixzip.coding.entropy import number_bytes, read_lane, read_number, words_of
+from pixzip.coding.entropy import read_lane, words_of
+from pixzip.coding.halves import joined
+from pixzip.coding.numbers import number_bytes, read_number
 from pixzip.coding.schedule import tiles_of
 from pixzip.errors import FormatError
 from pixzip.pxz.container import BAND_PIXELS
@@ -30,7 +32,10 @@ _Made = TypeVar("_Made")
 
 
 def encode_block(planes: NDArray[np.uint16], *, split: bool) -> bytes:
-    """Code pictures (n, c, h, w) as one stream, c at most 8; split: their high bytes are known to the decoder."""
+    """Code pictures (n, c, h, w) as one stream; split: their high bytes are known to the decoder.
+
+    c at most MOST_PLANES; raises UsageError for more.
+    """
     found = [np.unique(planes[:, c]).astype(np.int64) for c in range(planes.shape[1])]
     tried = [encode_with(planes, split, [None] * len(found))]
     if any(len(values) <= _LONGEST_TRIED for values in found):
@@ -107,7 +112,7 @@ def add_low_bytes(tiles: Sequence[bytes], planes: NDArray[np.uint16], tile: int,
         for t in tiles_of(len(planes), planes.shape[2], planes.shape[3], tile)
     ]
     low = side_by_side(lambda cut: encode_block(cut, split=True), cuts, threads)
-    return tuple(number_bytes(len(high)) + high + rest for high, rest in zip(tiles, low, strict=True))
+    return tuple(joined(high, rest) for high, rest in zip(tiles, low, strict=True))
 
 
 def decode_low_bytes(
@@ -133,27 +138,6 @@ def decode_low_bytes(
     cuts = tiles_of(len(high), high.shape[2], high.shape[3], tile)
     side_by_side(work, [i for i in range(len(cuts)) if i not in (faults or {})], threads)
     return out
-
-
-def halves(tiles: Sequence[bytes], faults: dict[int, str] | None = None) -> tuple[list[bytes], list[bytes]]:
-    """(payloads of the high bytes, streams of the low ones) of all TILE chunks; faults as for decode_low_bytes."""
-    high, low = [b""] * len(tiles), [b""] * len(tiles)
-    for i, payload in enumerate(tiles):
-        try:
-            high[i], low[i] = parts_of(payload)
-        except FormatError as error:
-            if faults is None:
-                raise
-            faults[i] = str(error)
-    return high, low
-
-
-def parts_of(payload: bytes) -> tuple[bytes, bytes]:
-    """(payload of the high bytes, stream of the low ones) of a TILE chunk of depth 16. Raises FormatError."""
-    length, at = read_number(payload, 0, "tile of 16 bits: length of the high bytes")
-    if length > len(payload) - at:
-        raise FormatError(f"tile of 16 bits: {length} high bytes, the payload has {len(payload) - at} more")
-    return payload[at : at + length], payload[at + length :]
 
 
 # Without one: planes are cut into bands of rows.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pixzip.coding.entropy import quantile_of, take
 from pixzip.coding.frequencies import PRECISION
+from pixzip.errors import UsageError
 from pixzip.jit import entry, inner, jit
 
 Rows = NDArray[np.int64]
@@ -23,9 +24,11 @@ Ints = NDArray[np.int64]
 
 #: Values that a sample of 16 bits can have.
 VALUES = 1 << 16
+#: Planes that a stream has at most: colours of a picture.
+MOST_PLANES = 3
 #: Neighbours in a plane of its own, and for each plane before it, that the adaptive predictor weighs.
 _OWN, _OTHER = 7, 5
-_WEIGHTS = _OWN + 2 * _OTHER
+_WEIGHTS = _OWN + (MOST_PLANES - 1) * _OTHER
 _WEIGHT_MOST = 1 << 24  # of weights with 20 fractional bits
 _PREDICTORS = 5
 #: Contexts: half octaves of the error around, times what the error of the plane before says.
@@ -69,12 +72,14 @@ class Memory(NamedTuple):
     weights: NDArray[np.int64]  # (c, 17): of the adaptive predictor, 20 fractional bits, |weight| <= 2^24
     shares: NDArray[np.int64]  # (c, contexts, scales): 20 fractional bits
     uses: NDArray[np.int64]  # (c, contexts)
-    features: NDArray[np.int64]  # (17,): of this sample
+    features: NDArray[np.int64]  # (_WEIGHTS,): of this sample
     guesses: NDArray[np.int64]  # (predictors,): of this sample, q6
 
 
 def new_memory(planes: int, width: int) -> Memory:
-    """Memory before the first sample."""
+    """Memory before the first sample. Raises UsageError for more planes than MOST_PLANES."""
+    if planes > MOST_PLANES:  # features would not have room, and compiled code does not look
+        raise UsageError(f"{planes} planes in one stream: must be 1 to {MOST_PLANES}")
     contexts = _OTHERS * _OCTAVES
     return Memory(
         np.zeros((planes, 3, width + 3), dtype=np.int64),

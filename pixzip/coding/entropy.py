@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.coding.frequencies import PRECISION, find_symbol, interval
+from pixzip.coding.numbers import number_bytes, read_number
 from pixzip.coding.schedule import first_row, last_row
 from pixzip.errors import FormatError
 from pixzip.jit import inner, jit
@@ -91,7 +92,10 @@ def encode_words(left: NDArray[np.uint32], frequency: NDArray[np.uint32]) -> NDA
 
 @jit
 def _push_all(left: NDArray[np.uint32], frequency: NDArray[np.uint32], words: NDArray[np.uint32]) -> int:
-    """Write the words of one lane; returns how many. words (n + 2,): a symbol has at most 24 bits."""
+    """Write the words of one lane; returns how many.
+
+    words (3 n // 4 + 3,): n symbols of at most 24 bits, and what is left of the state.
+    """
     state, count = np.uint64(0), 0
     for i in range(len(left) - 1, -1, -1):
         f = np.uint64(frequency[i])
@@ -126,15 +130,6 @@ def lane_payload(lanes: list[NDArray[np.uint32]]) -> bytes:
     return table + b"".join(words.astype("<u4").tobytes() for words in lanes)
 
 
-def number_bytes(number: int) -> bytes:
-    """LEB128 of a number below 2^32."""
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
-
-
 @dataclass
 class Lanes:
     """Decoder state of K lanes: state (K,) uint64; words of all lanes; lane k has words[start[k]:stop[k]] left."""
@@ -158,23 +153,6 @@ def _read_counts(payload: bytes, lanes: int) -> tuple[list[int], int]:
         value, at = read_number(payload, at, f"lane table: length of lane {lane}")
         counts.append(value)
     return counts, at
-
-
-def read_number(payload: bytes, at: int, name: str) -> tuple[int, int]:
-    """The LEB128 number at a position, which errors call ``name``, and the position after it."""
-    value, shift = 0, 0
-    while True:
-        if at >= len(payload) or shift > 28:
-            raise FormatError(f"{name} is cut off or too long")
-        byte = payload[at]
-        at += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            break
-    if byte == 0 and shift > 7:
-        raise FormatError(f"{name} is not in its shortest form")
-    return value, at
 
 
 def read_lanes(payload: bytes, lanes: int) -> Lanes:

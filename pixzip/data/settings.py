@@ -18,7 +18,10 @@ class DataSettings:
     ``scales``: a crop is taken s times as large and reduced by box averaging, s drawn from these where the picture is
     large enough: that removes the traces of JPEG. ``planes`` of 0 stands for as many as the network reads.
     ``orientations``: all eight, mirror (left-right), or none. ``grain_share`` and ``chroma_share``: noise is added, and
-    chroma is halved, in colour crops (pixzip.data.augment).
+    chroma is halved, in colour crops (pixzip.data.augment). ``gray_share`` and ``permute_share``: a colour crop becomes
+    three equal planes, its planes are exchanged. ``crop`` and ``validation_crop`` are sides in pixels; validation is on
+    the middle of the first ``validation_pictures`` pictures by content that are large enough, 0: of all. ``note`` says
+    on the model's card what the pictures are, and under which licences.
     """
 
     train: str = ""

@@ -25,7 +25,7 @@ from pixzip.freezing.exponents import (
 from pixzip.freezing.multiscale_thaw import thawed_multiscale
 from pixzip.freezing.reals import bias_of, excess, gates_of, real, weights_of
 from pixzip.freezing.stack_thaw import thawed_stack
-from pixzip.model.file import Model, Network
+from pixzip.model.file import Model, TrunkNetwork
 from pixzip.model.multiscale import MultiScaleNetwork
 from pixzip.model.stack import StackNetwork
 from pixzip.nets.trunk import TrunkConfig, TrunkModel
@@ -40,7 +40,7 @@ def thawed(model: Model) -> Any:
     return thawed_trunk(model.network)[0]
 
 
-def thawed_trunk(network: Network) -> tuple[TrunkModel, Exponents]:
+def thawed_trunk(network: TrunkNetwork) -> tuple[TrunkModel, Exponents]:
     """The float network and the exponents of its activations: freezing with them gives the same integers again.
 
     Tables of known errors come back to within 1, as they pass through fewer functions than they have entries.
@@ -51,11 +51,11 @@ def thawed_trunk(network: Network) -> tuple[TrunkModel, Exponents]:
     return made, exponents
 
 
-def _config(network: Network) -> TrunkConfig:
+def _config(network: TrunkNetwork) -> TrunkConfig:
     return TrunkConfig(network.channels, network.hidden, network.lstm, network.head, network.blocks)
 
 
-def _exponents(network: Network) -> Exponents:
+def _exponents(network: TrunkNetwork) -> Exponents:
     """Exponents that the shifts allow: see the module."""
     a = [-shift for shift in network.activation_shifts]  # less the stream's
     new = TrunkModel(_config(network))
@@ -82,7 +82,7 @@ def _exponents(network: Network) -> Exponents:
     return Exponents(stream, feature, tuple(blocks), tuple(heads))
 
 
-def _fill(made: TrunkModel, e: Exponents, network: Network) -> None:
+def _fill(made: TrunkModel, e: Exponents, network: TrunkNetwork) -> None:
     """Put the values that a model's integers stand for into a network, in place."""
     made.w_in.copy_(weights_of(network.arrays, "input", INPUT, e.stream))
     made.b_in.copy_(bias_of(network.arrays, "input", e.stream))

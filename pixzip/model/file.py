@@ -62,7 +62,7 @@ _CONFIG_KEYS = ("architecture", "channels", "hidden", "lstm", "head", "blocks", 
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class TrunkNetwork:
     """What a decoder executes: sizes, integer arrays by name, right shifts from the stream to each block's input and to
     the heads' (all other shifts are arrays); checked. Equal to none but itself."""
 
@@ -111,7 +111,7 @@ class Network:
         return None
 
 
-Frozen = Network | StackNetwork | MultiScaleNetwork
+Frozen = TrunkNetwork | StackNetwork | MultiScaleNetwork
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def _read_array(what: str, entry: object, body: memoryview, at: int) -> NDArray[
     return np.frombuffer(body[at:end], dtype=dtype).reshape(shape)
 
 
-def _network(config: Mapping[str, Any], arrays: Arrays) -> Network:
+def _network(config: Mapping[str, Any], arrays: Arrays) -> TrunkNetwork:
     """Check sizes, shapes, shifts and bounds, in this order."""
     if config["architecture"] != "trunk":
         raise ModelError(f"architecture {shown(config['architecture'])} is not known")
@@ -268,7 +268,7 @@ def _network(config: Mapping[str, Any], arrays: Arrays) -> Network:
         raise ModelError(f"blocks is {shown(blocks)}")
     _check_arrays(expected_arrays(config), arrays)
     shifts = object_with(config["shifts"], "shifts", ["blocks", "feature"])
-    return Network(
+    return TrunkNetwork(
         **{key: config[key] for key in ("channels", "hidden", "lstm", "head", "blocks")},
         activation_shifts=tuple(shift_of(n) for n in list_of(shifts["blocks"], "blocks", len(blocks))),
         feature_shift=shift_of(shifts["feature"]),

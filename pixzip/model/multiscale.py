@@ -47,7 +47,7 @@ class Upsampling:
         return self.factor.bit_length() - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MultiScaleNetwork:
     """What a decoder executes of a Multi-Scale network; checked."""
 

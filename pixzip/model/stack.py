@@ -94,7 +94,7 @@ class Product:
         return hidden
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StackNetwork:
     """What a decoder executes of a pixelcnn, row_lstm or diagonal_bilstm; checked.
 

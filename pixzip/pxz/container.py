@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from pixzip.errors import FormatError, LimitError, UsageError
 
-if TYPE_CHECKING:  # `pixzip info` reads files without numpy
+if TYPE_CHECKING:  # files are read without numpy
     from numpy.typing import NDArray
 
 # Section 1: layout.

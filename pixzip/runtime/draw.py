@@ -17,7 +17,7 @@ from pixzip.coding.frame import block_step_inputs, picture_errors
 from pixzip.coding.frequencies import SYMBOLS, cumulate, cumulate_binary, find_symbol, tempered
 from pixzip.coding.schedule import first_row, last_row, number_of_steps
 from pixzip.jit import jit
-from pixzip.model.file import Frozen, Network
+from pixzip.model.file import Frozen, TrunkNetwork
 from pixzip.model.multiscale import MultiScaleNetwork
 from pixzip.model.stack import StackNetwork
 from pixzip.runtime import network as trunk
@@ -31,7 +31,7 @@ from pixzip.shifts import Acc, Ints, shifted
 
 Progress = Callable[[float], None]
 #: Networks that run over a picture once; a Multi-Scale one is made of two.
-OneNetwork = Network | StackNetwork
+OneNetwork = TrunkNetwork | StackNetwork
 #: Called with (step, first position, colour, accumulators (m, logits)); gives the symbols (m,) of these positions.
 Take = Callable[[int, int, int, Any], NDArray[np.int16]]
 
@@ -39,7 +39,7 @@ Take = Callable[[int, int, int, Any], NDArray[np.int16]]
 class _TrunkPixels:
     """Pixels of a block as the trunk's decoder comes to know them: planes and coding errors (n, 3, h, w)."""
 
-    def __init__(self, network: Network, n: int, height: int, width: int) -> None:
+    def __init__(self, network: TrunkNetwork, n: int, height: int, width: int) -> None:
         self._slope = network.slope
         self.planes = np.zeros((n, 3, height, width), dtype=np.uint8)
         self.errors = np.zeros(self.planes.shape, dtype=np.int8)  # cut at -127 and 127
@@ -60,7 +60,7 @@ class _TrunkPixels:
 
 
 def _trunk(
-    network: Network, engine: str, shape: tuple[int, int, int], colours: int, take: Take, progress: Progress | None
+    network: TrunkNetwork, engine: str, shape: tuple[int, int, int], colours: int, take: Take, progress: Progress | None
 ) -> NDArray[np.uint8]:
     """As traverse, in plain layer functions on the maps of a wavefront."""
     n, height, width = shape

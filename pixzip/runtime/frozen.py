@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pixzip.coding.entropy import Lanes
 from pixzip.coding.frequencies import LOGITS_PER_NAT, binary_bits, binary_intervals, row_intervals, symbol_bits
-from pixzip.model.file import Frozen, Network
+from pixzip.model.file import Frozen, TrunkNetwork
 from pixzip.model.multiscale import MultiScaleNetwork
 from pixzip.model.stack import StackNetwork
 from pixzip.runtime import network as trunk
@@ -27,13 +27,13 @@ Progress = Callable[[float], None]
 
 def shares_a_block(network: Frozen) -> bool:
     """Whether several threads can work on one block; otherwise each works on blocks of its own."""
-    return isinstance(network, Network)
+    return isinstance(network, TrunkNetwork)
 
 
 @contextmanager
 def products_alone(network: Frozen) -> Iterator[None]:
     """Within the block numpy's products, which the trunk does without, run on the thread that calls them."""
-    if isinstance(network, Network):
+    if isinstance(network, TrunkNetwork):
         yield
         return
     with one_thread():
@@ -122,7 +122,7 @@ def intervals(
     Position x * n + picture. threads: at most as many work on the block, where the network lets them (shares_a_block).
     rate: of learning, 0 where the network does not learn.
     """
-    if not isinstance(network, Network):
+    if not isinstance(network, TrunkNetwork):
         return plain_intervals(network, engine, planes, colours, progress)
     if rate > 0:
         return steps.intervals(network, engine, planes, colours, progress, threads, rate=rate)
@@ -138,7 +138,7 @@ def model_bits(
     """
     n, _, height, width = planes.shape
     bits = np.empty((height, colours, width * n), dtype=np.float64)
-    if isinstance(network, Network):
+    if isinstance(network, TrunkNetwork):
         steps.intervals(network, engine, planes, colours, threads=threads, rate=rate, bits=bits)
         return bits
     of_row: Any = binary_bits if _is_binary(network) else symbol_bits
@@ -186,7 +186,7 @@ def decode_block(
     rate: int = 0,
 ) -> NDArray[np.uint8]:
     """Pixels (n, planes of the network, h, w) of a block of shape (n, h, w); threads and rate as in intervals."""
-    if not isinstance(network, Network):
+    if not isinstance(network, TrunkNetwork):
         decode = multiscale.decode_block if isinstance(network, MultiScaleNetwork) else stack_steps.decode_block
         planes: NDArray[np.uint8] = decode(network, engine, lanes, shape, colours, progress)  # type: ignore[arg-type]
         lanes.check_finished()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pixzip import shifts
 from pixzip.jit import address, call, inlined, inner, intrinsic
 from pixzip.model.checks import Arrays
-from pixzip.model.file import Network
+from pixzip.model.file import TrunkNetwork
 from pixzip.runtime import kernels
 from pixzip.runtime.multiply import OUTER_BLOCK, SLACK, Packed, pack, padded, product, whole_blocks
 from pixzip.shifts import Acc, Ints
@@ -94,20 +94,20 @@ class Scratch(NamedTuple):
     spent: NDArray[np.int64]  # cycles by part; last, when the last part ended
 
 
-def _letters(network: Network) -> list[list[str]]:
+def _letters(network: TrunkNetwork) -> list[list[str]]:
     """Names of each block's products."""
     parts = {"c": ("first", "second"), "l": ("is", "ss", "up")}
     return [[f"block.{i}.{part}" for part in parts[kind]] for i, kind in enumerate(network.blocks)]
 
 
-def backward_weights(network: Network, colour: int) -> NDArray[np.int8]:
+def backward_weights(network: TrunkNetwork, colour: int) -> NDArray[np.int8]:
     """A head's last weights (256, h) on one grid, the coarsest: what errors of logits go back through."""
     weight, shift = (network.arrays[f"head.{colour}.logit.{part}"].astype(np.int32) for part in ("weight", "shift"))
     by = (shift - shift.min())[:, None]
     return (shifts.addend(weight, by) >> by).astype(np.int8)
 
 
-def make_plan(network: Network, engine: str) -> Plan:
+def make_plan(network: TrunkNetwork, engine: str) -> Plan:
     """A network's arrays in the order in which compiled code goes through them.
 
     Weights and numbers are the plan's own: those of the heads may be changed afterwards (learning.py).
@@ -118,10 +118,10 @@ def make_plan(network: Network, engine: str) -> Plan:
 
 
 #: Plans before anything is learned, as long as their networks live: making one takes milliseconds.
-_PLANS: WeakKeyDictionary[Network, dict[str, Plan]] = WeakKeyDictionary()
+_PLANS: WeakKeyDictionary[TrunkNetwork, dict[str, Plan]] = WeakKeyDictionary()
 
 
-def _made_plan(network: Network, engine: str) -> Plan:
+def _made_plan(network: TrunkNetwork, engine: str) -> Plan:
     back = [backward_weights(network, c) for c in range(3)]
     arrays = network.arrays | {f"head.{c}.back.weight": np.ascontiguousarray(back[c].T) for c in range(3)}
     # Coarse weights are given less 128, as hidden layers are: what that takes from the sums.
@@ -171,7 +171,7 @@ def _numbers(arrays: Arrays, name: str, outputs: int) -> list[Ints]:
     return [shifts.addend(arrays[f"{name}.bias"], shift), shift, left]
 
 
-def make_maps(network: Network, places: int) -> Maps:
+def make_maps(network: TrunkNetwork, places: int) -> Maps:
     """Maps of zeros."""
 
     def zeros(kinds: str, width: int, dtype: type) -> NDArray[Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.jit import inlined, inner
-from pixzip.model.file import Network
+from pixzip.model.file import TrunkNetwork
 from pixzip.runtime import fused
 from pixzip.runtime.fused import CHUNK, Plan, Scratch, lap
 from pixzip.runtime.kernels import HIDDEN_OFFSET
@@ -65,7 +65,7 @@ class Lessons(NamedTuple):
     filled: NDArray[np.int64]  # (threads, 8), of each colour: whether sums, whether carried are of this step
 
 
-def make_lessons(network: Network, threads: int, positions: int) -> Lessons:
+def make_lessons(network: TrunkNetwork, threads: int, positions: int) -> Lessons:
     """Nothing learned yet; a step has at most so many positions."""
 
     def layer(name: str, kind: Kind) -> Layer:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pixzip import shifts
 from pixzip.model.checks import Arrays
-from pixzip.model.file import Network
+from pixzip.model.file import TrunkNetwork
 from pixzip.runtime import kernels
 from pixzip.runtime.engines import make_product
 from pixzip.runtime.stack.maps import MapSpec, Specs, View
@@ -31,12 +31,12 @@ def rounding(arrays: Arrays, product: str) -> tuple[Ints, Ints]:
     return shifts.addend(arrays[f"{product}.bias"], shift), shift
 
 
-def logit_row(network: Network, colour: int) -> tuple[Ints, Ints, NDArray[np.int32]]:
+def logit_row(network: TrunkNetwork, colour: int) -> tuple[Ints, Ints, NDArray[np.int32]]:
     """What turns a head's last product into a row: addend and shift (256,), exp table."""
     return *rounding(network.arrays, f"head.{colour}.logit"), network.arrays["table.exp"]
 
 
-def map_specs(network: Network) -> Specs:
+def map_specs(network: TrunkNetwork) -> Specs:
     """The maps that neighbours are read from, by name; outside the picture all are 0."""
     specs: Specs = {}
     for block, kind in enumerate(network.blocks):
@@ -51,7 +51,7 @@ def map_specs(network: Network) -> Specs:
 class Layers:
     """The layer functions of one network with buffers for ``rows`` positions; one object a thread."""
 
-    def __init__(self, network: Network, engine: str, rows: int) -> None:
+    def __init__(self, network: TrunkNetwork, engine: str, rows: int) -> None:
         self.network = network
         self.arrays = network.arrays
         weights = [name for name in self.arrays if name.endswith(".weight")]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pixzip.coding.frame import pixel_inputs, predict
 from pixzip.coding.frequencies import sum_before, weigh, weight_interval
 from pixzip.jit import entry, inner
-from pixzip.model.file import Network
+from pixzip.model.file import TrunkNetwork
 from pixzip.runtime import fused
 from pixzip.runtime.fused import CHUNK, Maps, Plan, Scratch, Where, lap
 from pixzip.runtime.multiply import SLACK
@@ -140,7 +140,7 @@ def _make_row(plan: Plan, m: int) -> Row:
 
 
 def intervals(
-    network: Network,
+    network: TrunkNetwork,
     engine: str,
     planes: NDArray[np.uint8],
     colours: int,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pixzip.coding.frame import picture_errors
 from pixzip.coding.schedule import first_row, last_row, number_of_steps
-from pixzip.model.file import Network
+from pixzip.model.file import TrunkNetwork
 from pixzip.runtime import kernels, learning, rows
 from pixzip.runtime.fused import backward_weights
 from pixzip.runtime.network import logit_row, rounding
@@ -48,15 +48,16 @@ class Layer:
         self._sum += size - (self._sum >> learning.FORGET)
         self._count += (1 << 16) - (self._count >> learning.FORGET)
         mean = (self._sum << (16 - learning.FORGET)) // self._count + self._kind.least
-        by = (rate << (26 + self._kind.fraction - self._kind.unit)) // mean
+        by = (rate << (learning.PRECISION + self._kind.fraction - self._kind.unit)) // mean
         limit = 127 << self._kind.fraction
-        self.kept = np.clip(self.kept + ((gradient * by + (1 << 25)) >> 26), -limit, limit)
+        moved = (gradient * by + (1 << (learning.PRECISION - 1))) >> learning.PRECISION
+        self.kept = np.clip(self.kept + moved, -limit, limit)
 
 
 class Head:
     """One colour's head, whose layers move."""
 
-    def __init__(self, network: Network, colour: int, rate: int) -> None:
+    def __init__(self, network: TrunkNetwork, colour: int, rate: int) -> None:
         arrays = network.arrays
         self._known = arrays.get(f"head.{colour}.known")
         self._rounding, self._logit = rounding(arrays, f"head.{colour}.hidden"), logit_row(network, colour)
@@ -99,7 +100,7 @@ class Head:
 
 
 def traverse(
-    network: Network,
+    network: TrunkNetwork,
     engine: str,
     planes: NDArray[np.uint8],
     colours: int,

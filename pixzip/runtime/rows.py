@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.coding.frame import block_row_inputs, picture_errors
-from pixzip.model.file import Network
+from pixzip.model.file import TrunkNetwork
 from pixzip.runtime.network import Layers, map_specs
 from pixzip.runtime.stack.maps import RowMaps
 from pixzip.shifts import Acc
@@ -23,7 +23,7 @@ Visit = Callable[[int, int, Acc, NDArray[np.int16]], None]
 
 
 def traverse(
-    network: Network,
+    network: TrunkNetwork,
     engine: str,
     planes: NDArray[np.uint8],
     colours: int,
@@ -41,13 +41,15 @@ def traverse(
             progress((y + 1) / planes.shape[2])
 
 
-def features(network: Network, engine: str, planes: NDArray[np.uint8], out: NDArray[np.int8]) -> None:
+def features(network: TrunkNetwork, engine: str, planes: NDArray[np.uint8], out: NDArray[np.int8]) -> None:
     """Write the heads' common input at every pixel to out (h, w * n, t)."""
     for y, layers, errors in _rows(network, engine, planes):
         out[y] = layers.head_input(errors.shape[1])
 
 
-def _rows(network: Network, engine: str, planes: NDArray[np.uint8]) -> Iterator[tuple[int, Layers, NDArray[np.int16]]]:
+def _rows(
+    network: TrunkNetwork, engine: str, planes: NDArray[np.uint8]
+) -> Iterator[tuple[int, Layers, NDArray[np.int16]]]:
     """(y, layers after the trunk has run on row y, errors (3, m) of the row), from the top."""
     n, _, height, width = planes.shape
     m = width * n

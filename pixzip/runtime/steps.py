@@ -23,7 +23,7 @@ from pixzip.coding.frame import pixel_inputs, predict
 from pixzip.coding.frequencies import bits_of, find_weight, sum_before, weigh, weight_interval
 from pixzip.coding.schedule import first_row, last_row, number_of_steps
 from pixzip.jit import entry, inner
-from pixzip.model.file import Network
+from pixzip.model.file import TrunkNetwork
 from pixzip.runtime import fused, learning
 from pixzip.runtime.fused import CHUNK, Maps, Plan, Scratch, Where, lap
 from pixzip.runtime.learning import Lessons, coarse
@@ -290,7 +290,7 @@ def _columns(lanes: int) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray
 
 
 def decode_block(
-    network: Network,
+    network: TrunkNetwork,
     engine: str,
     lanes: Lanes,
     shape: tuple[int, int, int],
@@ -319,7 +319,7 @@ def decode_block(
 
 
 def intervals(
-    network: Network,
+    network: TrunkNetwork,
     engine: str,
     planes: NDArray[np.uint8],
     colours: int,
@@ -347,7 +347,7 @@ def intervals(
 
 
 def _traverse(
-    network: Network,
+    network: TrunkNetwork,
     engine: str,
     block: Block,
     colours: int,

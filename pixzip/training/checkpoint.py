@@ -181,6 +181,12 @@ def parsed(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return state, tensors
 
 
+def check_device(device: str) -> None:
+    """Raise TrainingError where there is no such device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("--device cuda: torch finds no such device")
+
+
 def load_run(data: bytes, name: str, device: str = "cpu") -> Run:
     """A run as its checkpoint has it, for evaluation; the averaged weights are put in place."""
     state, _ = parsed(data, name)

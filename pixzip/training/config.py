@@ -40,9 +40,9 @@ Tables = dict[str, Any]
 class TrainingSettings:
     """How a network is trained; lengths are optimiser steps, rates are per step.
 
-    Phase one, float: the rate rises over ``warmup`` steps, stays at ``rate`` until ``decay`` steps before the end and
-    falls (``decay_shape``) to ``rate * final``. Until the fall begins a run does not depend on its length, so it can
-    be prolonged. Phase two (``quantised_steps``; the default network): the same on the network's integers,
+    Phase one, float, of ``steps``: the rate rises over ``warmup`` steps, stays at ``rate`` until ``decay`` steps before
+    the end and falls (``decay_shape``) to ``rate * final``. Until the fall begins a run does not depend on its length,
+    so it can be prolonged. Phase two (``quantised_steps``; the default network): the same on the network's integers,
     from ``quantised_rate`` down to ``quantised_rate * quantised_final``.
 
     ``init`` is the checkpoint of another run, or a model, whose weights this one begins with, the network being the
@@ -55,6 +55,13 @@ class TrainingSettings:
     loss that is not finite does, at most ``setbacks`` times; 0 turns spikes off. ``precision`` is that of the float
     phase's products; auto: bfloat16 where the device has instructions for it, float32 elsewhere; a run keeps what it
     was.
+
+    ``optimiser`` is adamw, rmsprop, or muon, which leaves what is no matrix between layers to AdamW. ``beta1`` and
+    ``beta2`` are AdamW's, ``momentum`` is Muon's, ``weight_decay`` of both; RMSProp has none of them. ``clip`` is the
+    largest norm of all gradients together; larger ones are scaled down to it. ``recompute`` keeps only the inputs of
+    each block for the backward pass: less memory, same gradients. ``compile`` gives the float phase to torch.compile.
+    ``seed`` is that of the first weights and of the crops. ``report_every``, ``validate_every`` and ``save_every`` are
+    steps between rows of the log, between validations, and between checkpoints.
     """
 
     steps: int = 6500

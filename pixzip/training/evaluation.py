@@ -18,13 +18,13 @@ from pixzip.codec import DEFAULT_TILE
 from pixzip.coding.schedule import tiles_of
 from pixzip.data.cache import Pictures
 from pixzip.data.crops import Pixels, as_planes
-from pixzip.errors import TrainingDataError, TrainingError
+from pixzip.errors import TrainingDataError, TrainingError, UsageError
 from pixzip.evaluate import bootstrap, model_bits
 from pixzip.freezing.thaw import thawed
 from pixzip.model.file import Model, find_model
 from pixzip.nets.stack import Stack
 from pixzip.training import integers
-from pixzip.training.checkpoint import Run, is_checkpoint, load_run, read_checkpoint
+from pixzip.training.checkpoint import Run, check_device, is_checkpoint, load_run, read_checkpoint
 from pixzip.training.config import levels_of, planes_of
 
 #: Pictures of one size go through a network together, up to so many pixels.
@@ -43,6 +43,13 @@ class Subject:
     measures: dict[str, Measure]
 
 
+def check_where(model: str, device: str, *, in_float: bool) -> None:
+    """Raise TrainingError where there is no such device, UsageError for exact bits alone on one."""
+    check_device(device)
+    if device != "cpu" and not in_float and not is_checkpoint(Path(model)):
+        raise UsageError(f"--device {device}: exact bits are computed on the CPU; --float has others")
+
+
 def evaluations(
     model: str,
     pictures: Pictures,
@@ -54,8 +61,10 @@ def evaluations(
 ) -> Iterator[str]:
     """Lines for a person, of a checkpoint or a model; everything is measured before the first comes.
 
-    in_float: of a model also the float network that its integers stand for.
+    in_float: of a model also the float network that its integers stand for. device: where float networks are computed;
+    integers are on the CPU. Raises as check_where.
     """
+    check_where(model, device, in_float=in_float)
     subject = _subject(model, device, pictures.planes, in_float=in_float)
     return measured(subject, pictures, limit=limit, progress=progress)
 
@@ -128,7 +137,7 @@ def _subject(model: str, device: str, planes: int, *, in_float: bool) -> Subject
     subject = subject_of_model(found, planes)
     if not in_float:
         return subject
-    network = thawed(found)
+    network = thawed(found).to(device)
     return replace(subject, measures={"float": _float_measure(network, planes_of(network.config))} | subject.measures)
 
 

@@ -72,8 +72,9 @@ def _write(trainer: Trainer, name: str, data: bytes) -> None:
 def frozen(run: Run, calibration_crops: Callable[[], Pixels]) -> tuple[bytes, dict[str, float]]:
     """The model file of a run: with its exponents where it has them, else calibrated on the crops.
 
-    And what calibration found to be clipped, of each layer the share of its values.
+    And what calibration found to be clipped, of each layer the share of its values. The network is moved to the CPU.
     """
+    run.network.cpu()  # from a GPU, where the integers are not
     pictures = {name: {"count": run.counts.get(name), "digest": digest} for name, digest in run.data.items()}
     setbacks = [s.reason for s in run.setbacks]
     info = without_places(to_tables(run.config)) | {"pictures": pictures, "setbacks": setbacks, "start": run.start}

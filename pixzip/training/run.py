@@ -19,7 +19,7 @@ from pixzip.errors import OutputError, TrainingDataError, TrainingError
 from pixzip.files import staged
 from pixzip.nets.precision import product_type
 from pixzip.training import integers
-from pixzip.training.checkpoint import LAST, Run
+from pixzip.training.checkpoint import LAST, Run, check_device
 from pixzip.training.config import Config, levels_of, to_tables, to_toml
 from pixzip.training.finish import finish
 from pixzip.training.loop import Trainer
@@ -89,8 +89,7 @@ def check_config(config: Config, processes: Processes, device: str) -> None:
             f"training.batch {settings.batch} cannot be shared by {processes.world} processes in "
             f"{settings.accumulate} parts each: must be a multiple of {shares}"
         )
-    if device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("--device cuda: torch finds no such device")
+    check_device(device)
     if device == "cuda" and settings.quantised_steps and config.architecture == "trunk":
         raise TrainingError(
             "--device cuda: the phase on the integers runs on the CPU; set training.quantised_steps to 0 here, "

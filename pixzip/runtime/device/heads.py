@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pixzip.coding.frequencies import MASS, SYMBOLS
-from pixzip.model.file import Network
+from pixzip.model.file import TrunkNetwork
 from pixzip.runtime import kernels, learning
 from pixzip.runtime.device.arithmetic import hidden_units, on, rounded
 from pixzip.runtime.fused import backward_weights
@@ -47,7 +47,7 @@ class Layer:
 class Head:
     """One colour's head in all blocks."""
 
-    def __init__(self, network: Network, colour: int, rates: Tensor, learns: bool) -> None:
+    def __init__(self, network: TrunkNetwork, colour: int, rates: Tensor, learns: bool) -> None:
         device, arrays = rates.device, network.arrays
         known = arrays.get(f"head.{colour}.known")
         self._known = None if known is None else on(device, known, torch.int32)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pixzip.coding.entropy import Lanes
 from pixzip.errors import LimitError, UsageError
-from pixzip.model.file import Network
+from pixzip.model.file import TrunkNetwork
 from pixzip.reports import Progress, part_of
 from pixzip.runtime.device.pixels import period_of
 from pixzip.runtime.device.wavefront import Block, decode_blocks, intervals_of_blocks
@@ -35,7 +35,7 @@ _SHARE, _HOST_BYTES = 0.6, 1 << 30
 class _Request:
     """Blocks that have to be in one batch with others of their kind; the result of each, or what went wrong."""
 
-    network: Network
+    network: TrunkNetwork
     blocks: Sequence[Block]
     colours: int
     sources: Sequence[Any]  # Lanes to decode, or planes
@@ -51,7 +51,7 @@ class _Request:
         return self.network is other.network and own == its
 
 
-def batch_bytes(network: Network, shapes: Sequence[tuple[int, int, int]]) -> int:
+def batch_bytes(network: TrunkNetwork, shapes: Sequence[tuple[int, int, int]]) -> int:
     """Memory that a batch of blocks of shapes (n, h, w) takes on a device, about."""
     pictures = sum(n for n, _, _ in shapes)
     positions = pictures * (period_of(shapes) + 1)
@@ -137,7 +137,7 @@ class Together:
         for request in batch:
             request.done = True
 
-    def pieces(self, network: Network, blocks: Sequence[Block], at_once: int | None) -> list[slice]:
+    def pieces(self, network: TrunkNetwork, blocks: Sequence[Block], at_once: int | None) -> list[slice]:
         """Neighbouring blocks of as many pictures that memory, and at_once, let a batch have."""
         most, found, first = self._most_bytes(), list[slice](), 0
         for i in range(1, len(blocks) + 1):
@@ -165,7 +165,7 @@ def _together(engine: str) -> Together:
 class Call:
     """What decoding and encoding are told alike; engine: "cuda" or "torch", at_once: most blocks in a batch."""
 
-    network: Network
+    network: TrunkNetwork
     engine: str
     blocks: Sequence[Block]
     colours: int

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pixzip.model.file import Network
+from pixzip.model.file import TrunkNetwork
 from pixzip.runtime import kernels
 from pixzip.runtime.device.arithmetic import half_of, hidden_units, indices, on, rounded, saturated
 from pixzip.runtime.network import CONV_TAPS, IS_TAPS, SS_TAPS, rounding
@@ -47,7 +47,7 @@ class Ring:
 class Product:
     """One layer's product: int8 weights, then bias and shift of each output."""
 
-    def __init__(self, network: Network, name: str, device: torch.device) -> None:
+    def __init__(self, network: TrunkNetwork, name: str, device: torch.device) -> None:
         self._weight = on(device, network.arrays[f"{name}.weight"].T, torch.float32)
         if f"{name}.shift" in network.arrays:
             addend, shift = rounding(network.arrays, name)
@@ -65,7 +65,7 @@ class Product:
 class Convolution:
     """A masked-convolution block; kernels.rectify and add_stream."""
 
-    def __init__(self, network: Network, block: int, positions: torch.Size, device: torch.device) -> None:
+    def __init__(self, network: TrunkNetwork, block: int, positions: torch.Size, device: torch.device) -> None:
         self._first, self._second = (Product(network, f"block.{block}.{part}", device) for part in ("first", "second"))
         self._activation = Ring(positions, network.channels, torch.float32, device)
 
@@ -79,7 +79,7 @@ class Convolution:
 class RowLstm:
     """A Row LSTM layer: equation 3 of the paper on tables, as kernels.lstm_cell has it."""
 
-    def __init__(self, network: Network, block: int, positions: torch.Size, device: torch.device) -> None:
+    def __init__(self, network: TrunkNetwork, block: int, positions: torch.Size, device: torch.device) -> None:
         name, arrays = f"block.{block}", network.arrays
         self._is, self._ss, self._up = (Product(network, f"{name}.{part}", device) for part in ("is", "ss", "up"))
         self._is_left, self._ss_left = (on(device, arrays[f"{name}.{p}.left"], torch.int32) for p in ("is", "ss"))
@@ -109,7 +109,7 @@ class RowLstm:
 class Trunk:
     """All blocks, with their maps."""
 
-    def __init__(self, network: Network, positions: torch.Size, device: torch.device) -> None:
+    def __init__(self, network: TrunkNetwork, positions: torch.Size, device: torch.device) -> None:
         self._input = Product(network, "input", device)
         kinds: dict[str, type[Convolution] | type[RowLstm]] = {"c": Convolution, "l": RowLstm}
         self._blocks = [kinds[kind](network, b, positions, device) for b, kind in enumerate(network.blocks)]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pixzip.coding.entropy import Lanes
 from pixzip.coding.schedule import number_of_steps
-from pixzip.model.file import Network
+from pixzip.model.file import TrunkNetwork
 from pixzip.runtime.device.arithmetic import exact_products
 from pixzip.runtime.device.heads import Head, intervals_of
 from pixzip.runtime.device.lanes import DeviceLanes
@@ -38,7 +38,7 @@ class _Batch:
     """The state of all blocks, and one step of it; lanes where symbols are decoded, else pixels are known."""
 
     def __init__(
-        self, network: Network, blocks: Sequence[Block], colours: int, pixels: Pixels, lanes: DeviceLanes | None
+        self, network: TrunkNetwork, blocks: Sequence[Block], colours: int, pixels: Pixels, lanes: DeviceLanes | None
     ) -> None:
         device, count = pixels.values.device, len(blocks)
         self._pixels, self._lanes, self._colours = pixels, lanes, colours
@@ -118,7 +118,7 @@ def _run(batch: _Batch, device: torch.device, progress: Progress | None) -> None
 
 
 def decode_blocks(
-    network: Network,
+    network: TrunkNetwork,
     device: torch.device,
     blocks: Sequence[Block],
     lanes: Sequence[Lanes],
@@ -138,7 +138,7 @@ def decode_blocks(
 
 
 def intervals_of_blocks(
-    network: Network,
+    network: TrunkNetwork,
     device: torch.device,
     blocks: Sequence[Block],
     planes: Sequence[NDArray[np.uint8]],
