@@ -8,6 +8,9 @@ import time
 import pytest
 
 from pixzip.batch import Room, in_order
+from pixzip.commands.arguments import Files
+from pixzip.commands.each import room_for
+from pixzip.commands.options import Settings
 from pixzip.errors import LimitError
 from pixzip.memory import MIB, PROCESS_BYTES, THREAD_BYTES, Need
 
@@ -98,6 +101,17 @@ def test_small_work_has_one_thread_and_large_work_all() -> None:
             assert share.threads == threads
     with Room(2, 5, None).taken(need(10**6), nothing) as share:  # no limit was given: alone, but not refused
         assert share.threads == 2
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_file_has_the_threads_that_were_asked_for(device: str) -> None:
+    """With a GPU many files are in work, and no file has more threads for what the CPU does."""
+    settings = Settings(None, device, 2, None, 10**6, 10**15)
+    for count, threads in ((1, 2), (2, 1), (300, 1)):
+        room = room_for(settings, Files([str(i) for i in range(count)], {}))
+        with settings.let_in(room, need(5), nothing) as share:
+            assert share.threads == threads
+        assert room.side_by_side == min(count, 256 if device == "cuda" else 2)
 
 
 def test_waiting_for_room_can_be_called_off() -> None:

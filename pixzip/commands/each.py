@@ -25,7 +25,8 @@ def room_for(settings: Settings, files: Files) -> Room:
     from pixzip.batch import Room
 
     if settings.device == "cuda":
-        return Room(_FED_AT_ONCE, len(files.names), settings.max_memory, settings.jobs, _FED_BYTES)
+        jobs = settings.jobs or _FED_AT_ONCE
+        return Room(cores(settings.threads), len(files.names), settings.max_memory, jobs, _FED_BYTES)
     return Room(cores(settings.threads), len(files.names), settings.max_memory, settings.jobs)
 
 
