@@ -129,13 +129,15 @@ def evaluate(
     """Say how many bits a MODEL needs for the pictures of a SOURCE: a folder, or DATASET/PART:PLACE.
 
     MODEL is a shipped model's name, a model file, or a checkpoint of `pixzip train`, whose float network (and integers,
-    where it has them) is measured. The interval is a bootstrap over pictures, 95 %.
+    where it has them) is measured. The interval is a bootstrap over pictures, 95 %. Float networks are computed on
+    the --device, integers on the CPU.
     """
     with learning_half():
         import torch
 
         from pixzip.data.cache import default_cache, load_pictures
-        from pixzip.training.evaluation import evaluations
+        from pixzip.training.evaluation import check_where, evaluations
+    check_where(model, device, in_float=in_float)
     if threads is not None:
         torch.set_num_threads(threads)
     pictures = load_pictures(source, cache or default_cache(), remark)

@@ -46,7 +46,7 @@ _MAX_PIXELS = 64_000_000
 
 @dataclass(frozen=True)
 class Settings:
-    """Options as given, for the work on each file; the first six are those of decoding."""
+    """Options as given, for the work on each file; those without a default are of every command that codes."""
 
     model: str | None
     device: str
