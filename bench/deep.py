@@ -36,11 +36,10 @@ import pixzip
 from pixzip import api, contents
 from pixzip.coding import deep
 from pixzip.coding.halves import halves
-from pixzip.coding.stored import STORED_PNG
 from pixzip.formats.png import Png, write_png
 from pixzip.keywords import rate_of
 from pixzip.model.file import find_model
-from pixzip.pxz.container import Coding, write_container
+from pixzip.pxz.container import PNG, Coding, write_container
 
 COLUMNS = ("PNG", "JPEG XL", "own", "model", "low", "file")
 COLOURS = {"L": 0, "LA": 4, "RGB": 2, "RGBA": 6}
@@ -91,7 +90,7 @@ def sizes(picture: pixzip.Picture, source: bytes | None, model: str) -> dict[str
     how = contents.How(1, None, None)
     planes, bare = picture.planes[None], replace(picture, metadata=())
     as_png = write_png(Png(picture.planes, COLOURS[picture.mode], 16))
-    stored = contents.container_of(bare, planes, Coding.STORED, stored=(STORED_PNG, as_png))
+    stored = contents.container_of(bare, planes, Coding.STORED, stored=(PNG, as_png))
     own = contents.as_stored(bare, planes, how)
     found = find_model(model)
     by_model = contents.as_coded(bare, planes, found, contents.Layout(1024, None, rate_of(found, None)), how)

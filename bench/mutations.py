@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip import contents
-from pixzip.coding.stored import STORED_PNG, STORED_WEBP, write_webp
+from pixzip.coding.stored import write_webp
 from pixzip.errors import ModelError, PixzipError
 from pixzip.formats import png as png_module
 from pixzip.formats.image import MODES, Picture
 from pixzip.formats.png import COLOURS, Header, Png, chunk_bytes, pack_rows, read_png
 from pixzip.model.file import Model, load_model
 from pixzip.pxz import container
-from pixzip.pxz.container import MAGIC, Coding, Container, read_container, write_container
+from pixzip.pxz.container import MAGIC, PNG, WEBP, Coding, Container, read_container, write_container
 from pixzip.pxz.names import pack_names
 
 #: Most pixels of a file that is decoded here, and of one that is made.
@@ -156,7 +156,7 @@ def _other_mode(c: Container, chance: random.Random, means: Means) -> Container:
     palette = chance.randbytes(3 * chance.randint(1, 2**depth)) if mode == "P" else b""
     header = replace(c.header, mode=mode, depth=depth, coding=Coding.STORED, model_digest=bytes(8), learning=0)
     parts: dict[str, Any] = {"palette": palette, "transparency": b"", "alpha": None, "model": None, "tiles": ()}
-    bare = replace(c, header=header, stored=(STORED_PNG, b"?"), **parts)
+    bare = replace(c, header=header, stored=(PNG, b"?"), **parts)
     return _coded(picked.astype(np.uint16 if depth == 16 else np.uint8), bare, chance, means)
 
 
@@ -278,12 +278,12 @@ def _other_files_within(c: Container, chance: random.Random, means: Means) -> Co
     h = c.header
     parts: dict[str, Any] = {}
     for name, found in (("stored", c.stored), ("alpha", c.alpha)):
-        if found is not None and found[0] == STORED_PNG:
+        if found is not None and found[0] == PNG:
             png = read_png(found[1], max_pixels=MOST_PIXELS)
             if h.depth == 8 and png.colour != png_module.GRAY_ALPHA and chance.random() < 0.2:
-                parts[name] = STORED_WEBP, write_webp(png.samples)
+                parts[name] = WEBP, write_webp(png.samples)
             else:
-                parts[name] = STORED_PNG, other_png(png, chance)
+                parts[name] = PNG, other_png(png, chance)
     return replace(c, **parts)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.coding.entropy import Lanes, encode_words, lane_lengths, lane_order, lane_payload, read_lanes
-from pixzip.coding.schedule import default_lanes, tiles_of
+from pixzip.coding.schedule import default_lanes, pictures_together, tiles_of
 from pixzip.errors import FormatError, UsageError
 from pixzip.keywords import DEVICES, ENGINES, check_engine, integer, rate_of
 from pixzip.model.file import Model, TrunkNetwork
@@ -25,8 +25,6 @@ from pixzip.runtime.frozen import decode_block, intervals, products_alone, share
 _Stream = tuple[NDArray[np.uint32], NDArray[np.uint32]]
 _Made = TypeVar("_Made")
 DEFAULT_TILE = 1024
-#: Positions that the encoder runs side by side when pictures are small.
-_ENCODE_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ def _intervals(
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """runtime's intervals of a block, of many small pictures some at a time: two arrays (h, colours, w * n)."""
     n, _, height, width = planes.shape
-    group = n if learning else max(1, _ENCODE_ROWS // width)  # a block learns as one
+    group = pictures_together(n, width, learning=bool(learning))
     if n <= group:
         return intervals(model.network, engine, planes, colours, progress, threads, learning)
     left = np.empty((height, colours, width, n), dtype=np.uint32)

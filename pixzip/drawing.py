@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.coding.quantiles import quantiles
+from pixzip.coding.schedule import pictures_together
 from pixzip.errors import LimitError, UsageError
 from pixzip.formats.image import Picture, from_array
 from pixzip.keywords import integer, threads_of
@@ -34,8 +35,7 @@ MAX_SIDE_PX = 4096
 LEAST_TEMPERATURE, LARGEST_TEMPERATURE = Fraction(1, 1000), Fraction(100)
 #: White pixels between the pictures of a grid.
 GAP_PX = 2
-#: Rows of pictures that run side by side, and sub-pixels whose random numbers are made at once: bounds of memory.
-_ROWS = 4096
+#: Sub-pixels whose random numbers are made at once: a bound of memory.
 _AT_ONCE = 1 << 16
 #: Numbers that a temperature is made of: 2, 0.7 or 7/10.
 _RATIONAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?|[0-9]{1,20}/[0-9]{1,20}")
@@ -193,7 +193,7 @@ def _draw(model: Model, above: NDArray[np.uint8], height: int, how: _How) -> NDA
     """Pictures 0 .. count - 1, in the form that callers get; above (1 or 3, rows, w): what is known."""
     count = how.count
     threads = min(how.threads or os.cpu_count() or 1, count)
-    group = min(-(-count // threads), max(1, _ROWS // height))
+    group = pictures_together(-(-count // threads), height)
     groups = [range(i, min(i + group, count)) for i in range(0, count, group)]
     check_work(model.network, [(len(numbers), height, above.shape[2]) for numbers in groups], how.max_work)
     share = Shares([len(numbers) for numbers in groups], how.report)

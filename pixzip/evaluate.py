@@ -8,15 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.codec import DEFAULT_TILE
-from pixzip.coding.schedule import tiles_of
+from pixzip.coding.schedule import pictures_together, tiles_of
 from pixzip.errors import UsageError
 from pixzip.keywords import rate_of
 from pixzip.model.file import Model
 from pixzip.runtime import frozen
 from pixzip.runtime.engines import choose_engine
-
-#: Positions that run side by side when pictures are small.
-_POSITIONS = 4096
 
 
 def model_bits(
@@ -39,7 +36,7 @@ def model_bits(
     rate, engine, threads = rate_of(model, learning), choose_engine(engine), threads or os.cpu_count() or 1
     out = np.empty(pixels.shape, dtype=np.float64)
     for t in tiles_of(n, height, width, tile):
-        group = t.last - t.first if rate else max(1, _POSITIONS // t.w)  # a block learns as one
+        group = pictures_together(t.last - t.first, t.w, learning=bool(rate))
         for i in range(t.first, t.last, group):
             last = min(i + group, t.last)
             cut = pixels[i:last, :, t.y : t.y + t.h, t.x : t.x + t.w]

@@ -81,9 +81,11 @@ def _position_bytes(network: Frozen) -> int:
 
 def encoding_tile(network: Frozen, tile: Tile) -> int:
     """Bytes while one tile or block is encoded: its samples, errors, and two pairs (left, f) a sub-pixel."""
+    from pixzip.coding.schedule import pictures_together  # loads numba, as whoever made the tile did
+
     n = tile.last - tile.first
     pixels = n * tile.h * tile.w
-    together = min(n, 4096 // tile.w + 1) * (tile.w + 2)  # positions of a row
+    together = pictures_together(n, tile.w) * (tile.w + 2)  # positions of a row
     coder = min(_INTERVAL_ROWS_BYTES, _INTERVAL_ROW_BYTES * 3 * pixels)
     maps = max(together * _position_bytes(network), _maps_bytes(network, tile))  # of rows, or of steps to learn
     return 2 * 8 * 3 * pixels + 12 * pixels + maps + coder + _SCRATCH_BYTES

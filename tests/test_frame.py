@@ -19,6 +19,7 @@ from pixzip.coding.frame import (
     row_inputs,
 )
 from pixzip.coding.schedule import slope_of
+from pixzip.model import file
 
 Pixels = NDArray[np.uint8]
 
@@ -175,4 +176,4 @@ def test_inputs_by_rows_and_by_steps_are_those_by_pixels(size: tuple[int, int], 
 def test_windows_allow_slope_2() -> None:
     assert slope_of(WINDOW + ERROR_WINDOW) == 2
     assert all(dy < 0 or dx < 0 for dy, dx in WINDOW + ERROR_WINDOW)
-    assert INPUTS == 88
+    assert INPUTS == 88 == file.INPUTS  # model files are read without numba, which frame loads

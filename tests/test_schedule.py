@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixzip.coding.schedule import (
-    BLOCK_PICTURES,
     default_lanes,
     first_row,
     last_row,
     number_of_steps,
+    pictures_together,
     slope_of,
     tiles_of,
 )
+from pixzip.pxz.container import BLOCK_PICTURES
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,8 @@ def test_small_pictures_are_coded_in_blocks(n: int) -> None:
     assert [t.last - t.first for t in blocks[:-1]] == [BLOCK_PICTURES] * (len(blocks) - 1)
     assert (blocks[0].first, blocks[-1].last, len(blocks)) == (0, n, -(-n // 1024))
     assert all(a.last == b.first for a, b in itertools.pairwise(blocks))
+
+
+def test_small_pictures_run_side_by_side_within_bounds() -> None:
+    assert [pictures_together(1000, side) for side in (1, 32, 4096, 5000)] == [1000, 128, 1, 1]
+    assert pictures_together(5, 32) == 5 and pictures_together(1000, 32, learning=True) == 1000

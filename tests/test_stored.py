@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixzip.coding.stored import STORED_DEEP, STORED_PNG, STORED_WEBP, restore, store
+from pixzip.coding.stored import restore, store
 from pixzip.errors import FormatError
 from pixzip.formats.png import Png, write_png
+from pixzip.pxz.container import DEEP, PNG, WEBP
 
 KINDS = [("L", 1), ("L", 2), ("L", 4), ("L", 8), ("L", 16), ("LA", 8), ("LA", 16), ("RGB", 8), ("RGB", 16)]
 KINDS += [("RGBA", 8), ("RGBA", 16), ("P", 1), ("P", 2), ("P", 4), ("P", 8)]
@@ -59,7 +60,7 @@ def test_stored_is_no_longer_than_webp_or_optimised_png(mode: str) -> None:
 def test_smooth_pictures_go_to_webp_and_pillow_reads_them(mode: str) -> None:
     planes = planes_of(mode, 8, 100, 100, 2)
     which, data = store(planes, mode, 8)
-    assert which == STORED_WEBP
+    assert which == WEBP
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).transpose(2, 0, 1)
     assert np.array_equal(pixels[: len(planes)], planes)
 
@@ -75,7 +76,7 @@ def test_opaque_alpha_comes_back_from_a_webp_that_leaves_it_out() -> None:
     planes = planes_of("RGBA", 8, 100, 100, 2)
     planes[3] = 255
     which, data = store(planes, "RGBA", 8)
-    assert which == STORED_WEBP
+    assert which == WEBP
     assert Image.open(io.BytesIO(data)).mode == "RGB"
     assert np.array_equal(restore(which, data, planes.shape, "RGBA", 8), planes)
 
@@ -83,9 +84,9 @@ def test_opaque_alpha_comes_back_from_a_webp_that_leaves_it_out() -> None:
 def test_sides_beyond_webp_go_to_png() -> None:
     planes = planes_of("L", 8, 1, 16384, 2)
     which, data = store(planes, "L", 8)
-    assert which == STORED_PNG
+    assert which == PNG
     assert np.array_equal(restore(which, data, planes.shape, "L", 8), planes)
-    assert store(planes[:, :, :-1], "L", 8)[0] == STORED_WEBP
+    assert store(planes[:, :, :-1], "L", 8)[0] == WEBP
 
 
 # Planted faults.
@@ -106,27 +107,27 @@ def gray_png(samples: NDArray[Any]) -> bytes:
 
 FAULTS: dict[str, tuple[int, bytes, tuple[int, int, int], str, int]] = {
     "unknown kind 4": (4, gray_png(GRAY), GRAY.shape, "L", 8),
-    "kind 3 in mode L, depth 8": (STORED_DEEP, b"\1\0", GRAY.shape, "L", 8),
-    "kind 3 in mode LA, depth 16": (STORED_DEEP, b"\1\0", (2, 9, 11), "LA", 16),
-    "length of band 0": (STORED_DEEP, b"", GRAY.shape, "L", 16),
-    "shape (3, 9, 11) in mode L": (STORED_PNG, gray_png(GRAY), RGB.shape, "L", 8),
-    "depth 3": (STORED_PNG, gray_png(GRAY), GRAY.shape, "L", 3),
-    "not a PNG": (STORED_PNG, b"garbage", GRAY.shape, "L", 8),
-    "(11, 9, 0, 8)": (STORED_PNG, gray_png(GRAY.transpose(0, 2, 1)), GRAY.shape, "L", 8),
-    "(9, 11, 2, 8)": (STORED_PNG, write_png(Png(RGB, 2, 8)), GRAY.shape, "L", 8),
-    "(9, 11, 0, 8)": (STORED_PNG, gray_png(GRAY), GRAY.shape, "L", 4),
-    "truncated": (STORED_PNG, gray_png(GRAY)[:-1], GRAY.shape, "L", 8),
-    "after its end": (STORED_PNG, gray_png(GRAY) + b"x", GRAY.shape, "L", 8),
-    "not lossless WebP": (STORED_WEBP, webp_of(RGB, lossless=False), RGB.shape, "RGB", 8),
-    "not lossless": (STORED_WEBP, b"garbage", RGB.shape, "RGB", 8),
-    "begins with": (STORED_WEBP, webp_of(RGB, xmp=b"x"), RGB.shape, "RGB", 8),
-    "9 x 11 pixels": (STORED_WEBP, webp_of(RGB.transpose(0, 2, 1)), RGB.shape, "RGB", 8),
-    "says": (STORED_WEBP, webp_of(RGB) + b"xx", RGB.shape, "RGB", 8),
-    "its picture": (STORED_WEBP, webp_of(RGB)[:-2], RGB.shape, "RGB", 8),
-    "has colours": (STORED_WEBP, webp_of(RGB), GRAY.shape, "L", 8),
-    "decodes to planes (4, 9, 11)": (STORED_WEBP, webp_of(planes_of("RGBA", 8, 9, 11, 0)), RGB.shape, "RGB", 8),
-    "mode LA": (STORED_WEBP, webp_of(RGB), (2, 9, 11), "LA", 8),
-    "depth 4": (STORED_WEBP, webp_of(RGB), GRAY.shape, "L", 4),
+    "kind 3 in mode L, depth 8": (DEEP, b"\1\0", GRAY.shape, "L", 8),
+    "kind 3 in mode LA, depth 16": (DEEP, b"\1\0", (2, 9, 11), "LA", 16),
+    "length of band 0": (DEEP, b"", GRAY.shape, "L", 16),
+    "shape (3, 9, 11) in mode L": (PNG, gray_png(GRAY), RGB.shape, "L", 8),
+    "depth 3": (PNG, gray_png(GRAY), GRAY.shape, "L", 3),
+    "not a PNG": (PNG, b"garbage", GRAY.shape, "L", 8),
+    "(11, 9, 0, 8)": (PNG, gray_png(GRAY.transpose(0, 2, 1)), GRAY.shape, "L", 8),
+    "(9, 11, 2, 8)": (PNG, write_png(Png(RGB, 2, 8)), GRAY.shape, "L", 8),
+    "(9, 11, 0, 8)": (PNG, gray_png(GRAY), GRAY.shape, "L", 4),
+    "truncated": (PNG, gray_png(GRAY)[:-1], GRAY.shape, "L", 8),
+    "after its end": (PNG, gray_png(GRAY) + b"x", GRAY.shape, "L", 8),
+    "not lossless WebP": (WEBP, webp_of(RGB, lossless=False), RGB.shape, "RGB", 8),
+    "not lossless": (WEBP, b"garbage", RGB.shape, "RGB", 8),
+    "begins with": (WEBP, webp_of(RGB, xmp=b"x"), RGB.shape, "RGB", 8),
+    "9 x 11 pixels": (WEBP, webp_of(RGB.transpose(0, 2, 1)), RGB.shape, "RGB", 8),
+    "says": (WEBP, webp_of(RGB) + b"xx", RGB.shape, "RGB", 8),
+    "its picture": (WEBP, webp_of(RGB)[:-2], RGB.shape, "RGB", 8),
+    "has colours": (WEBP, webp_of(RGB), GRAY.shape, "L", 8),
+    "decodes to planes (4, 9, 11)": (WEBP, webp_of(planes_of("RGBA", 8, 9, 11, 0)), RGB.shape, "RGB", 8),
+    "mode LA": (WEBP, webp_of(RGB), (2, 9, 11), "LA", 8),
+    "depth 4": (WEBP, webp_of(RGB), GRAY.shape, "L", 4),
 }
 
 
@@ -143,13 +144,13 @@ def test_webp_cut_short_inside_is_refused() -> None:
     short = data[:200]
     riff = short[:4] + (len(short) - 8).to_bytes(4, "little") + short[8:16] + (len(short) - 20).to_bytes(4, "little")
     with pytest.raises(FormatError, match="damaged"):
-        restore(STORED_WEBP, riff + short[20:], (3, 40, 40), "RGB", 8)
+        restore(WEBP, riff + short[20:], (3, 40, 40), "RGB", 8)
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from([STORED_PNG, STORED_WEBP]), st.data())
+@given(st.sampled_from([PNG, WEBP]), st.data())
 def test_damaged_streams_give_planes_of_the_right_shape_or_a_format_error(kind: int, choose: st.DataObject) -> None:
-    data = bytearray(write_png(Png(RGB, 2, 8)) if kind == STORED_PNG else webp_of(RGB))
+    data = bytearray(write_png(Png(RGB, 2, 8)) if kind == PNG else webp_of(RGB))
     for _ in range(choose.draw(st.integers(1, 4))):
         data[choose.draw(st.integers(0, len(data) - 1))] = choose.draw(st.integers(0, 255))
     try:

@@ -14,11 +14,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pixzip.jit import jit
-from pixzip.pxz.container import MAX_LANES
+from pixzip.pxz.container import BLOCK_PICTURES, MAX_LANES
 
 PIXELS_PER_LANE = 32768
-#: Small pictures are coded together in blocks of this many.
-BLOCK_PICTURES = 1024
+#: Positions of small pictures that run side by side: enough for products at full speed, and a bound of memory.
+_SIDE_BY_SIDE = 4096
+
+
+def pictures_together(pictures: int, positions: int, *, learning: bool = False) -> int:
+    """How many of these pictures run side by side, each with so many positions at a time (of a row, or of a step).
+
+    learning: whether the network learns from what it codes; then a block learns as one, and all run together.
+    """
+    return pictures if learning else min(pictures, max(1, _SIDE_BY_SIDE // positions))
 
 
 def slope_of(edges: Iterable[tuple[int, int]]) -> int:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from pixzip.errors import FormatError, ImageError, LimitError
 from pixzip.formats.image import MODES, WEBP_SIDE_PX
 from pixzip.formats.png import GRAY, PALETTE, Png, read_header, read_png, write_png
-
-STORED_PNG, STORED_WEBP, STORED_DEEP = 1, 2, 3
+from pixzip.pxz.container import DEEP, PNG, WEBP
 
 #: Bytes of a WebP before its VP8L payload: "RIFF", size, "WEBP", "VP8L", size; then signature 2f and 28 + 1 + 3 bits.
 _VP8L_AT, _VP8L_HEADER_END = 20, 25
@@ -29,13 +28,13 @@ def store(planes: NDArray[Any], mode: str, depth: int, threads: int = 1) -> tupl
     planes is (c, h, w), uint8 or for depth 16 uint16. Indices of mode P, and alpha planes (mode L), are stored as gray.
     The same planes give the same bytes, as long as zlib and libwebp stay the same.
     """
-    candidates = [(STORED_PNG, write_png(Png(planes, _colour(mode), depth)))]
+    candidates = [(PNG, write_png(Png(planes, _colour(mode), depth)))]
     if depth == 8 and mode != "LA" and max(planes.shape[1:]) <= WEBP_SIDE_PX:
-        candidates.append((STORED_WEBP, write_webp(planes)))
+        candidates.append((WEBP, write_webp(planes)))
     if depth == 16 and mode in ("L", "RGB"):
         from pixzip.coding.deep import encode_planes  # loads numba, which other stored pictures do without
 
-        candidates.append((STORED_DEEP, encode_planes(planes, threads)))
+        candidates.append((DEEP, encode_planes(planes, threads)))
     return min(candidates, key=lambda candidate: len(candidate[1]))
 
 
@@ -50,13 +49,13 @@ def restore(
     channels, _, depths = MODES[mode]
     if shape[0] != channels or depth not in depths:
         raise FormatError(f"stored picture of shape {shape} in mode {mode}, depth {depth}")
-    if kind == STORED_PNG:
+    if kind == PNG:
         return _restore_png(data, shape, _colour(mode), depth)
-    if kind == STORED_WEBP:
+    if kind == WEBP:
         if depth != 8 or mode == "LA":
             raise FormatError(f"stored WebP in mode {mode}, depth {depth}")
         return _restore_webp(data, shape)
-    if kind == STORED_DEEP:
+    if kind == DEEP:
         if depth != 16 or mode not in ("L", "RGB"):
             raise FormatError(f"stored picture of kind 3 in mode {mode}, depth {depth}")
         from pixzip.coding.deep import decode_planes

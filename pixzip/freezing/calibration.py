@@ -11,8 +11,9 @@ from pixzip.freezing.exponents import Exponents, calibrate
 from pixzip.freezing.quantised import after_block, entering_stream, head_nats
 from pixzip.freezing.tables import Tables
 from pixzip.nets.flat_map import FlatMap
-from pixzip.nets.layers import CONV_TAPS, ConvBlock, Linear, RowLstm, gather_taps
+from pixzip.nets.layers import ConvBlock, Linear, RowLstm, gather_taps
 from pixzip.nets.trunk import INPUT_SCALE, TrunkModel
+from pixzip.runtime.network import CONV_TAPS
 
 
 def observe(model: TrunkModel, inputs: Tensor, errors: Tensor) -> dict[str, Tensor]:

@@ -34,11 +34,12 @@ from pixzip.freezing.exponents import (
 from pixzip.freezing.tables import Tables
 from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.fused import clear_cut, integer_gates, integer_softmax_nats
-from pixzip.nets.layers import CONV_TAPS, IS_TAPS, SS_TAPS, ConvBlock, Linear, RowLstm, gather_taps
+from pixzip.nets.layers import ConvBlock, Linear, RowLstm, gather_taps
 from pixzip.nets.precision import fastest_type
 from pixzip.nets.trunk import HEAD_CHUNK, Nats, TrunkModel
 from pixzip.runtime import kernels
 from pixzip.runtime.multiply import INTEGERS
+from pixzip.runtime.network import CONV_TAPS, IS_TAPS, SS_TAPS
 
 #: What gradients are multiplied in; training.precision is the float phase's.
 GRADIENT = fastest_type()

@@ -24,12 +24,8 @@ from pixzip.nets.fused import (
     rectify,
     rectify_gradient,
 )
+from pixzip.runtime.network import CONV_TAPS, IS_TAPS, SS_TAPS
 
-#: (dy, dx) taps of a masked convolution on features (mask B, cut to slope 2): own position last.
-CONV_TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
-#: Taps of the Row LSTM's input-to-state convolution (3×1, mask B) and of its state-to-state convolution (3×1).
-IS_TAPS = ((0, -1), (0, 0))
-SS_TAPS = ((-1, -1), (-1, 0), (-1, 1))
 #: Where the positions stand that have one as a tap of CONV_TAPS.
 _AFTER = tuple((-dy, -dx) for dy, dx in CONV_TAPS)
 

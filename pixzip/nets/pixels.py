@@ -22,12 +22,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from pixzip.coding.frame import MIDDLE, picture_errors
 from pixzip.errors import TrainingDataError
+from pixzip.model.stack import PLANES
 from pixzip.nets.fused import is_fused, softmax_nats
 from pixzip.nets.masked_conv import pixel_order
 from pixzip.nets.masks import colours
 
-#: Kind of pictures → number of planes, which is the number of colour groups.
-PLANES = {"binary": 1, "gray": 1, "rgb": 3}
 FRAMES = ("raw", "residual")
 #: Inputs are (value - 128) / 64 and coding error / 32: centred, scaled by powers of two. A binary value is -1 or 1.
 VALUE_SCALE = 1 / 64

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pixzip.errors import TrainingError
-from pixzip.model.stack import MAX_H, MAX_HEAD, MAX_LAYERS
+from pixzip.model.stack import MAX_H, MAX_HEAD, MAX_LAYERS, PLANES
 from pixzip.nets.fused import is_fused
 from pixzip.nets.masked_conv import MaskedConv, MaskedConvByPixel, batch_last
 from pixzip.nets.masks import colours
 from pixzip.nets.pixels import (
     FRAMES,
-    PLANES,
     PixelBatch,
     as_logits,
     input_colours,

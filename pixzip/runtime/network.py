@@ -20,7 +20,9 @@ from pixzip.runtime.stack.maps import MapSpec, Specs, View
 from pixzip.shifts import Acc, Ints
 
 Map = NDArray[np.int8]
+#: (dy, dx) taps of a masked convolution on features (mask B, cut to slope 2): own position last.
 CONV_TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
+#: Taps of the Row LSTM's input-to-state convolution (3×1, mask B) and of its state-to-state convolution (3×1).
 IS_TAPS = ((0, -1), (0, 0))
 SS_TAPS = ((-1, -1), (-1, 0), (-1, 1))
 
