@@ -147,6 +147,25 @@ def test_settings_on_the_command_line_change_single_values() -> None:
         from_tables(overridden({}, ["training.rte=1"]))
 
 
+def test_an_architecture_begins_a_table_wherever_it_stands() -> None:
+    for settings in (
+        ["model.layers=3", "model.architecture=diagonal_bilstm"],
+        ["model.architecture=diagonal_bilstm", "model.layers=3"],
+    ):
+        model = from_tables(overridden(preset_tables("cifar10-row-lstm"), settings)).model
+        assert type(model).__name__ == "DiagonalBiLstmConfig" and model.layers == 3
+    inner = ["model.small.h=6", "model.small.architecture=pixelcnn", "model.large.architecture=pixelcnn"]
+    whole = from_tables(overridden({}, [*inner, "model.architecture=multiscale"])).model
+    assert type(whole.small).__name__ == "PixelCnnConfig" and whole.small.h == 6
+
+
+@pytest.mark.parametrize("setting", ["other_rate=1e-3", "beta1=0.5", "beta2=0.5", "momentum=0.5", "weight_decay=0.5"])
+def test_what_rmsprop_has_no_use_for_is_refused(setting: str) -> None:
+    name = setting.partition("=")[0]
+    with pytest.raises(TrainingError, match=f"training.{name} .*: rmsprop has none"):
+        from_tables(overridden(preset_tables("cifar10-row-lstm"), [f"training.{setting}"]))
+
+
 def test_unknown_presets_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no preset smal; the nearest is small"):
         preset_tables("smal")

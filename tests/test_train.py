@@ -775,6 +775,22 @@ def test_the_log_says_what_is_left_and_tensorboard_gets_the_same(tmp_path: Path)
     assert [(row["step"], row["event"]) for row in read_log(tmp_path / "log.csv")] == [("10", ""), ("10", "something")]
 
 
+def test_a_rate_that_is_never_reached_is_said(config: Config, tmp_path: Path) -> None:
+    lines: list[str] = []
+    short = changed(config, steps=6, quantised_steps=0, warmup=4, decay=3, rate=2e-3)
+    assert train(short, tmp_path / "run", tmp_path / "cache", say=lines.append) == 0
+    assert "the rate rises over 4 steps and falls over 3, of 6: it never reaches 0.002" in lines
+    assert train(changed(short, decay=2), tmp_path / "other", tmp_path / "cache", say=(others := []).append) == 0
+    assert not any("never reaches" in line for line in others)
+
+
+def test_a_model_of_one_plane_is_evaluated_on_colour_pictures_as_the_network_is() -> None:
+    research = Path(__file__).parent.parent / "bench" / "research"
+    for name, planes in (("mnist-row-lstm", 1), ("cifar10-small-pixelcnn", 3)):
+        subject = evaluation._subject(str(research / f"{name}.safetensors"), "cpu", 3, in_float=True)
+        assert subject.planes == planes
+
+
 def test_evaluation_counts_nats_of_binary_pictures_and_groups_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = [(4, 4), (4, 4), (2, 8), (4, 4)]
     pictures = pictures_of(*(np.full((*shape, 1), i & 1, np.uint8) for i, shape in enumerate(shapes)), levels=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 
 import click
@@ -33,8 +34,14 @@ cache_option = click.option(
 device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 
 
+def _presets() -> str:
+    """Their names, without the configuration's own reader, which imports torch."""
+    found = (resources.files("pixzip") / "presets").iterdir()
+    return ", ".join(sorted(path.name.removesuffix(".toml") for path in found if path.name.endswith(".toml")))
+
+
 @click.command(epilog=EXIT_CODES)
-@click.option("--preset", help="A configuration that comes with pixzip (default: default).")
+@click.option("--preset", help=f"A configuration that comes with pixzip (default: default): {_presets()}.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="A configuration of your own, TOML.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one value: training.rate=1e-3")
 @click.option("--data", help="Training pictures: a folder, or DATASET/PART:PLACE such as cifar10/train:FOLDER.")

@@ -30,6 +30,8 @@ else:
     import tomli as tomllib  # Python 3.10 reads no TOML by itself
 
 OPTIMISERS = ("adamw", "rmsprop", "muon")
+#: Settings that RMSProp has no use for.
+_NOT_OF_RMSPROP = ("other_rate", "beta1", "beta2", "momentum", "weight_decay")
 DECAYS = ("cosine", "linear")
 PRECISIONS = ("auto", "bfloat16", "float32")
 
@@ -113,6 +115,9 @@ class TrainingSettings:
         for name, allowed in (("optimiser", OPTIMISERS), ("decay_shape", DECAYS), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:
                 raise TrainingError(f"training.{name} {getattr(self, name)!r}: must be one of {', '.join(allowed)}")
+        for name in _NOT_OF_RMSPROP if self.optimiser == "rmsprop" else ():
+            if getattr(self, name) not in (0.0, getattr(TrainingSettings, name)):
+                raise TrainingError(f"training.{name} {getattr(self, name)}: rmsprop has none")
         if self.average == 1:
             raise TrainingError("training.average 1: the average would never change")
 
@@ -325,9 +330,13 @@ def preset_tables(name: str) -> Tables:
 
 def overridden(tables: Tables, settings: Sequence[str]) -> Tables:
     """Tables with settings like ``training.rate=1e-3`` and ``model.large.h=64`` put in; values are TOML, or text
-    without quotes."""
+    without quotes.
+
+    A network's architecture is put in before its sizes and begins a table of its own: sizes that no setting gives are
+    the defaults.
+    """
     tables = _copied(tables)
-    for setting in settings:
+    for setting in sorted(settings, key=_architectures_first):
         key, equals, text = setting.partition("=")
         *sections, name = key.strip().split(".")
         if not (equals and sections and name and all(sections)):
@@ -344,6 +353,13 @@ def overridden(tables: Tables, settings: Sequence[str]) -> Tables:
             value = text.strip()
         table[name] = value
     return tables
+
+
+def _architectures_first(setting: str) -> tuple[bool, int]:
+    """Sorts settings: networks before those inside them, then all others as they are given."""
+    key = setting.partition("=")[0].strip()
+    is_architecture = key.rpartition(".")[2] == "architecture"
+    return not is_architecture, key.count(".") if is_architecture else 0
 
 
 def _copied(tables: Mapping[str, Any]) -> Tables:

@@ -134,7 +134,7 @@ def _subject(model: str, device: str, planes: int, *, in_float: bool) -> Subject
     if is_checkpoint(path):
         return subject_of_run(load_run(read_checkpoint(path), model, device), model)
     found = find_model(model)
-    subject = subject_of_model(found, planes)
+    subject = subject_of_model(found, planes if found.network.pictures == "rgb" else 1)
     if not in_float:
         return subject
     network = thawed(found).to(device)

@@ -135,6 +135,9 @@ def train(
         begin_from(run, config.training.init)
     if config.training.quantised_steps and not integers.has_integers(run.network):
         raise TrainingError(f"{config.architecture} is not trained on its integers: set training.quantised_steps to 0")
+    t = config.training
+    if 0 < t.steps < t.warmup + t.decay:
+        say(f"the rate rises over {t.warmup} steps and falls over {t.decay}, of {t.steps}: it never reaches {t.rate:g}")
     say(f"{len(pictures)} training pictures, {len(held_out)} validation crops of {len(validation)} pictures")
     by_torch = device == "cuda" or config.training.compile  # one batch, and threads inside each operation
     crops_at_once = config.training.batch // (processes.world * config.training.accumulate)
