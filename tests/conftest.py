@@ -9,6 +9,8 @@ from typing import Any
 
 # Small products gain nothing from BLAS threads, and where cores are busy they wait for each other. Before numpy loads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores already
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No models but those that ship and those of the tests.
 os.environ["PIXZIP_MODELS"] = os.devnull
 

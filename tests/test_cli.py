@@ -1195,7 +1195,12 @@ def at_work(tmp_path: Path, model: Path) -> Iterator[subprocess.Popen[str]]:
     noise = np.random.default_rng(0).integers(0, 256, (4000, 4000, 3), dtype=np.uint8)
     path.write_bytes(pixzip.write_image(pixzip.from_array(noise[:, :1000]), "PNG"))
     line = [*CLI, "compress", str(path), "--model", str(model), "--threads", "2", "--no-verify"]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+
+    def heed_hangups() -> None:
+        """The tests may be run by nohup."""
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, preexec_fn=heed_hangups) as process:
         maps = Path(f"/proc/{process.pid}/maps")
         deadline = time.monotonic() + 60
         while "llvmlite" not in maps.read_text() and time.monotonic() < deadline:

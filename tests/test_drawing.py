@@ -18,6 +18,7 @@ from tiny_stack import ARCHITECTURES, stack_bytes, stack_model
 
 import pixzip
 from pixzip import drawing
+from pixzip.coding import schedule
 from pixzip.coding.frequencies import row_intervals, tempered
 from pixzip.coding.quantiles import quantiles
 from pixzip.errors import ImageError, LimitError, ModelError, ModelNotFoundError, UsageError
@@ -233,7 +234,7 @@ def test_threads_and_groups_do_not_change_samples(path: Path, monkeypatch: pytes
     once = pixzip.sample(path, 5, (4, 3), 7, threads=1)
     assert once.shape == (5, 4, 3, 3) and once.dtype == np.uint8
     for threads, rows in ((2, 4096), (3, 4096), (1, 8), (4, 1)):
-        monkeypatch.setattr(drawing, "_ROWS", rows)
+        monkeypatch.setattr(schedule, "_SIDE_BY_SIDE", rows)
         assert np.array_equal(pixzip.sample(path, 5, (4, 3), 7, threads=threads), once)
     assert np.array_equal(pixzip.sample(path, 2, (4, 3), 7), once[:2])
     assert not np.array_equal(pixzip.sample(path, 2, (4, 3), 8), once[:2])

@@ -336,6 +336,7 @@ def test_an_empty_folder_and_a_missing_package_get_one_line(
     assert (code, line) == (UsageError.exit_code, "training needs torch: install pixzip[train]")
 
 
+@pytest.mark.usefixtures("whole")  # which fills the cache
 def test_a_disk_that_fills_up_stops_the_run_and_spares_its_checkpoint(
     pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -190,7 +190,7 @@ def _check_tga(data: bytes, image: Any) -> int:
 def check_tga_footer(data: bytes) -> None:
     """Raises ImageError for a TGA with an extension or developer area: author, comment, date and others."""
     if len(data) > 26 and data.endswith(b"TRUEVISION-XFILE.\0") and any(data[-26:-18]):
-        raise ImageError("TGA with an extension or developer area, which would be lost (--strip leaves it out)")
+        raise ImageError("TGA with an extension or developer area, which would be lost (strip leaves it out)")
 
 
 def _check_gif(data: bytes, image: Any) -> int:

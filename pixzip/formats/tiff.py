@@ -75,13 +75,11 @@ def tiff_metadata(data: bytes) -> meta.Metadata:
     found = read_directories(data)
     for tag, entry in found.main.items():
         if entry.type in DIRECTORY_TYPES and tag not in (*_LAYOUT, EXIF_PART, GPS_PART):
-            raise ImageError(f"TIFF tag {tag} points to a directory, which would be lost (--strip leaves it out)")
+            raise ImageError(f"TIFF tag {tag} points to a directory, which would be lost (strip leaves it out)")
     for directory in (found.main, *found.parts.values()):
         for tag, entry in directory.items():
             if entry.number and not entry.data and tag not in _LAYOUT:
-                raise ImageError(
-                    f"TIFF tag {tag} has the type {entry.type}, which nobody knows (--strip leaves it out)"
-                )
+                raise ImageError(f"TIFF tag {tag} has the type {entry.type}, which nobody knows (strip leaves it out)")
     resolution = _resolution(found)
     own = _LAYOUT | _PACKETS_OF_METADATA | (_RESOLUTION if resolution else set())
     rest = {tag: entry for tag, entry in found.main.items() if tag not in own}
