@@ -334,6 +334,15 @@ def test_colour_profile_of_a_bmp_is_kept() -> None:
     assert dict(read_image(v5 + b"more").metadata) == {"icc": ICC, "trailer": b"more"}
 
 
+def test_run_lengths_of_a_bmp_are_no_trailer() -> None:
+    rows = b"\4\1\0\0" * 2 + b"\0\1"
+    for said, behind in ((0, ()), (len(rows), (("trailer", b"more"),))):
+        header = struct.pack("<IiiHHIIiiII", 40, 4, 2, 1, 8, 1, said, 0, 0, 4, 0) + bytes(range(16))
+        bmp = b"BM" + struct.pack("<IHHI", 70 + len(rows), 0, 0, 70) + header + rows
+        assert read_image(bmp).metadata == () and read_image(bmp).planes.tolist() == [[[1] * 4] * 2]
+        assert read_image(bmp + b"more").metadata == behind
+
+
 def test_a_tga_with_an_extension_area_is_refused() -> None:
     tga = saved("TGA")
     assert tga.endswith(b"TRUEVISION-XFILE.\0")

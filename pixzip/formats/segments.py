@@ -114,8 +114,9 @@ def _of_bmp(data: bytes) -> Metadata:
         at, size = struct.unpack_from("<II", data, _V5_PROFILE)
         entries.append(("icc", data[14 + at : 14 + at + size]))
         end = max(end, 14 + at + size)
-    behind = _trailer(data, end) if any(data[end : end + 1 << 20]) or len(data) - end > 3 else ()
-    return (*entries, *behind)
+    is_known = compression in (0, 3) or image_bytes > 0  # of run lengths only the header says how many bytes they are
+    is_filling = len(data) - end < 4 and not any(data[end:])
+    return (*entries, *(_trailer(data, end) if is_known and not is_filling else ()))
 
 
 def _trailer(data: bytes, end: int) -> Metadata:
