@@ -17,7 +17,7 @@ import pixzip
 from pixzip import codec
 from pixzip.benchmark.anatomy import anatomy
 from pixzip.data.cache import default_cache, load_pictures
-from pixzip.evaluate import model_bits
+from pixzip.evaluate import plane_bits
 from pixzip.formats.image import from_array
 from pixzip.model.file import find_model
 
@@ -46,7 +46,7 @@ def main(model: str, folder: Path, count: int, alone: int, threads: int) -> None
     print(
         f"{found.name}, {len(found.data)} bytes, digest {found.digest[:8].hex()}: {count} of {len(test)} test pictures"
     )
-    line("model bits", float(model_bits(found, pixels, threads=threads).sum()), count)
+    line("model bits", float(plane_bits(found, pixels, threads=threads).sum()), count)
     line("row bits", codec.encode(found, pixels, depth=1, threads=threads).row_bits, count)
     together = pixzip.compress_batch(pictures, model=model, threads=threads)
     again = pixzip.decompress_batch(together, model=model, threads=threads)

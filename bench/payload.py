@@ -13,7 +13,7 @@ import numpy as np
 
 from pixzip import codec
 from pixzip.data.cache import default_cache, load_pictures
-from pixzip.evaluate import model_bits
+from pixzip.evaluate import plane_bits
 from pixzip.model.file import find_model
 
 
@@ -27,7 +27,7 @@ def main(model: str, source: str, count: int, threads: int) -> None:
     found, pictures = find_model(model), load_pictures(source, default_cache())
     pixels = np.stack([pictures[i] for i in range(min(count, len(pictures)))]).transpose(0, 3, 1, 2)
     pixels, depth = np.ascontiguousarray(pixels), 1 if pictures.levels == 2 else 8
-    bits = model_bits(found, pixels, learning=0, threads=threads).sum()
+    bits = plane_bits(found, pixels, learning=0, threads=threads).sum()
     made = codec.encode(found, pixels, depth=depth, learning=0, threads=threads)
     again = codec.decode(found, made.tiles, pixels.shape, depth=depth, threads=threads, **made.layout)
     assert np.array_equal(again, pixels), "decoded pictures differ"

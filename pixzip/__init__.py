@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         decompress,
         decompress_batch,
         inspect,
+        model_bits,
         picture_names,
         salvage,
         verify,
@@ -65,6 +66,7 @@ __all__ = [
     "from_array",
     "from_pil",
     "inspect",
+    "model_bits",
     "picture_names",
     "read_image",
     "salvage",
@@ -78,7 +80,7 @@ __all__ = [
 _HOMES = {
     "pixzip.api": (
         *("Info", "Salvaged", "compress", "compress_batch", "decompress", "decompress_batch", "inspect"),
-        *("picture_names", "salvage", "verify"),
+        *("model_bits", "picture_names", "salvage", "verify"),
     ),
     "pixzip.drawing": ("complete", "sample"),
     "pixzip.formats.image": ("Picture", "from_array", "from_pil", "read_image", "to_array", "to_pil", "write_image"),

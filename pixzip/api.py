@@ -169,6 +169,42 @@ def _shortest(
     return write_container(replace(coded, model=model.data)) if embed_model else in_brief
 
 
+def model_bits(
+    image: bytes | NDArray[Any] | Image | Picture,
+    *,
+    model: str | Path = "default",
+    tile: int = 1024,
+    learning: int | None = None,
+    threads: int | None = None,
+    engine: str | None = None,
+    allow_jpeg: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_work: int = MAX_WORK,
+) -> NDArray[np.float64]:
+    """Return the bits that a model says each sub-pixel of an image takes: −log2 of its softmax, (c, h, w) float64.
+
+    c is 3 for RGB and RGBA, 1 for L, LA and bilevel pictures: alpha is not the model's. Of 16 bits a sample these are
+    the bits of the high bytes. Where the model learns on the way, by default as in compress, the sum is what a coder
+    without headers and rounding would write; learning=0 gives the likelihood by the network as it is. Arguments and
+    errors as for compress; engine: "int8" or "float32". Raises UsageError for a picture that the model does not code.
+    """
+    how, network = _how(threads, engine, None, ENGINES), find_model(model)
+    layout = _layout(tile, None, learning, network)
+    _check_engine_of(network, engine)
+    picture = _picture(image, allow_jpeg, max_pixels)
+    if not _codable(picture, network):
+        found = f"mode {picture.mode} with {picture.depth} bits a sample"
+        raise UsageError(f"model {network.name} codes no pictures of {found}")
+    colours = picture.planes[None, : MODEL_PLANES[picture.mode]]
+    extent = Extent(1, colours.shape[1], picture.height, picture.width, 2 if picture.depth > 8 else 1)
+    check_work(network.network, extent.blocks(layout.tile), max_work)
+    from pixzip.evaluate import plane_bits  # loads numba
+
+    high = (colours >> 8).astype(np.uint8) if picture.depth == 16 else colours
+    bits = plane_bits(network, high, tile=layout.tile, learning=layout.learning, threads=how.threads, engine=engine)
+    return bits.reshape(bits.shape[1:])
+
+
 def need_to_compress(
     images: Sequence[bytes | NDArray[Any] | Image | Picture], model: Model, *, tile: int, max_pixels: int
 ) -> Need:

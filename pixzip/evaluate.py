@@ -16,7 +16,7 @@ from pixzip.runtime import frozen
 from pixzip.runtime.engines import choose_engine
 
 
-def model_bits(
+def plane_bits(
     model: Model,
     pixels: NDArray[np.uint8],
     *,
@@ -29,6 +29,7 @@ def model_bits(
 
     learning, threads, engine: as codec.encode takes them; only learning changes the result. The sum is what a perfect
     coder without headers would write (docs/model-format.md, section 6, before the rows are rounded to integers).
+    pixzip.model_bits is for an image of any kind.
     """
     n, colours, height, width = pixels.shape
     if (reason := model.network.refusal(colours, 1 if pixels.max() <= 1 else 8)) is not None:

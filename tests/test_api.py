@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import pixzip
-from pixzip import FormatError, LimitError, ModelError, ModelNotFoundError, PixelChecksumError, UsageError
+from pixzip import FormatError, LimitError, ModelError, ModelNotFoundError, PixelChecksumError, UsageError, codec
 from pixzip.coding.stored import store
 from pixzip.formats.image import Picture, from_array
-from pixzip.model.file import shipped_models
+from pixzip.model.file import find_model, shipped_models
 from pixzip.pxz.container import Coding, Container, Header, checksum, read_container, write_container
 from pixzip.runtime.multiply import HAS_INT8
 
@@ -140,6 +140,45 @@ def test_threads_and_engines_change_neither_file_nor_pixels(model: Path, how: di
     data = pixzip.compress(pixels, model=model, tile=32)
     assert pixzip.compress(pixels, model=model, tile=32, **how) == data
     assert np.array_equal(pixzip.to_array(pixzip.decompress(data, model=model, **how)), pixels)
+
+
+# ------------------------------------------------------------------------ likelihood
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("learning", [0, None])
+def test_model_bits_are_what_the_coder_writes(model: Path, mode: str, learning: int | None) -> None:
+    rgb = model_picture(33, 47)
+    pixels = {"L": rgb[..., 0], "LA": with_alpha(rgb[..., :1], 77), "RGB": rgb, "RGBA": with_alpha(rgb, 9)}[mode]
+    bits = pixzip.model_bits(pixels, model=model, learning=learning, tile=20)
+    planes = from_array(pixels).planes[None, : 3 if mode.startswith("RGB") else 1]
+    assert bits.shape == planes.shape[1:]
+    tiles = codec.encode(find_model(model), planes, learning=learning, tile=20, lanes=1).tiles
+    assert 0 < 8 * sum(map(len, tiles)) - bits.sum() < 80 * len(tiles)
+    wrong = pixzip.model_bits(pixels, model=model, learning=40, tile=20)
+    assert abs(wrong.sum() - bits.sum()) > 1e-6
+
+
+def test_model_bits_of_sixteen_bits_are_those_of_the_high_bytes(model: Path) -> None:
+    deep = picture("RGBA", 16, 8, 9)
+    high = from_array(np.ascontiguousarray((deep.planes[:3] >> 8).astype(np.uint8).transpose(1, 2, 0)))
+    assert np.array_equal(pixzip.model_bits(deep, model=model), pixzip.model_bits(high, model=model))
+
+
+def test_model_bits_of_a_sub_pixel_are_of_what_comes_before(model: Path) -> None:
+    before = model_picture(9, 11)
+    after = before.copy()
+    after[4, 5, 1] ^= 255
+    place = (4 * 11 + 5) * 3 + 1
+    old, new = (pixzip.model_bits(p, model=model, learning=0).transpose(1, 2, 0).ravel() for p in (before, after))
+    assert np.array_equal(old[:place], new[:place])
+    assert old[place] != new[place] and old[place + 1] != new[place + 1]
+
+
+@pytest.mark.parametrize("kind", [("P", 8), ("L", 4)])
+def test_model_bits_of_what_no_model_codes_are_refused(model: Path, kind: tuple[str, int]) -> None:
+    with pytest.raises(UsageError, match=f"codes no pictures of mode {kind[0]} with {kind[1]} bits"):
+        pixzip.model_bits(picture(*kind, 9, 9), model=model)
 
 
 # ------------------------------------------------------------------------ several pictures in a file

@@ -201,8 +201,8 @@ def call(name: str, model: Path, options: dict[str, Any]) -> None:
         pixzip.read_image(pixzip.write_image(pixzip.from_array(pixels), "PNG"), **options)
     elif name == "compress_batch":
         pixzip.compress_batch([pixels, pixels], **options)
-    elif name == "compress":
-        pixzip.compress(pixels, **options)
+    elif name in ("compress", "model_bits"):
+        FUNCTIONS[name](pixels, **options)
     else:
         FUNCTIONS[name](pixzip.compress(pixels, model=model, threads=1), **options)
 

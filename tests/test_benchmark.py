@@ -99,7 +99,7 @@ def test_overheads_lead_from_the_models_bits_to_the_file(model: Path, count: int
     pictures = [rgb(24, 31, seed) for seed in range(count)]
     coded = measure(pictures, str(model), None, 1)
     file = pixzip.compress_batch(pictures, model=model, threads=1)
-    bits = evaluate.model_bits(find_model(model), np.stack([p.transpose(2, 0, 1) for p in pictures])).sum()
+    bits = evaluate.plane_bits(find_model(model), np.stack([p.transpose(2, 0, 1) for p in pictures])).sum()
     assert coded.model_bits == pytest.approx(bits) and coded.file_bytes == len(file) and not coded.is_stored
     assert coded.model_bits / 8 + sum(coded.overheads.values()) == pytest.approx(coded.file_bytes, abs=1e-6)
     assert coded.overhead_bytes is not None and coded.bound_bytes is not None
@@ -217,7 +217,7 @@ def test_probabilities_are_those_of_the_model_bits(model: Path, rate: int) -> No
         bits.append(-np.log2(p[np.arange(len(symbols)), symbols]).sum())
 
     frozen.probabilities(found.network, "float32", planes, 3, rate, visit)
-    assert sum(bits) == pytest.approx(evaluate.model_bits(found, planes, learning=rate).sum())
+    assert sum(bits) == pytest.approx(evaluate.plane_bits(found, planes, learning=rate).sum())
 
 
 def _deviations(found: Any) -> np.ndarray[Any, Any]:

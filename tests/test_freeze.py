@@ -18,7 +18,7 @@ from small_nets import ARCHITECTURES, crops_of, randomised  # noqa: E402
 
 from pixzip import codec  # noqa: E402
 from pixzip.errors import TrainingDataError, TrainingError  # noqa: E402
-from pixzip.evaluate import model_bits  # noqa: E402
+from pixzip.evaluate import plane_bits  # noqa: E402
 from pixzip.freezing.freeze import freeze_network  # noqa: E402
 from pixzip.freezing.stack_calibration import (  # noqa: E402
     calibrated,
@@ -89,7 +89,7 @@ def test_the_frozen_loss_is_near_the_float_one_and_the_file_near_both(
     network, crops = trained(replace(config, residual=not skip)), photo_crops(pictures, 12, 16, seed=3)
     model = load_model(freeze_network(network, photo_crops(pictures, 4, 16, seed=4), {}), "trained")
     pixels = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
-    real, frozen = float_bits(network, crops), model_bits(model, pixels).sum() / pixels.size
+    real, frozen = float_bits(network, crops), plane_bits(model, pixels).sum() / pixels.size
     assert abs(frozen / real - 1) < 0.01
     assert real < {"rgb": 7.9, "gray": 7.9, "binary": 0.9}[pictures]  # it has learned something
     depth = 1 if pictures == "binary" else 8

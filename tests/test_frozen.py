@@ -19,7 +19,7 @@ from pixzip import codec
 from pixzip.coding.frame import predict
 from pixzip.coding.schedule import first_row, last_row, number_of_steps
 from pixzip.errors import FormatError, UsageError
-from pixzip.evaluate import model_bits
+from pixzip.evaluate import plane_bits
 from pixzip.model.file import Model, load_model, write_model
 from pixzip.model.stack import PLANES, Product, StackNetwork, read_paper
 from pixzip.runtime import kernels
@@ -435,7 +435,7 @@ def test_payload_bits_are_row_bits_and_row_bits_are_model_bits(architecture: str
     pixels = np.random.default_rng(16).integers(0, 1 << depth_of(kind), pixels.shape, np.uint8)
     encoded = codec.encode(model, pixels, depth=depth_of(kind), lanes=2, engine="float32")
     assert 0 <= 8 * len(encoded.tiles[0]) - encoded.row_bits < 2 * 80
-    expected = model_bits(model, pixels).sum()
+    expected = plane_bits(model, pixels).sum()
     # a row gives each symbol at least 2^-24: where the model is sure of another, that is less than the model's bits
     assert expected * 0.9 < encoded.row_bits < expected * 1.01 + 1
 
@@ -473,7 +473,7 @@ def test_pictures_of_another_kind_are_refused() -> None:
     with pytest.raises(UsageError, match="sample"):
         codec.encode(binary, colour[:, :1], depth=1, engine="float32")
     with pytest.raises(UsageError, match="one plane"):
-        model_bits(binary, colour)
+        plane_bits(binary, colour)
 
 
 # Planted faults: each must make the two traversals differ, or differ from the plain loops.

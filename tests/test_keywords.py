@@ -42,9 +42,11 @@ TAKEN = {
     "decompress_batch": DECODING,
     "verify": DECODING,
     "salvage": DECODING,
+    "model_bits": ("tile", "learning", "threads"),
     "sample": ("count", "size", "seed", "threads"),
     "complete": ("count", "from_row", "seed", "threads"),
 }
+ON_CPU = ("salvage", "model_bits", "sample", "complete")
 CASES = [(name, keyword) for name, taken in TAKEN.items() for keyword in taken]
 
 
@@ -54,6 +56,7 @@ def call(name: str, model: Path, **options: Any) -> Any:
     pictures: dict[str, tuple[Any, ...]] = {
         "compress": (PALETTE,),
         "compress_batch": ([PALETTE, PALETTE],),
+        "model_bits": (model_picture(8, 8),),
         "sample": (),
         "complete": (model_picture(8, 8),),
     }
@@ -104,14 +107,14 @@ def test_size_is_two_integers(size: Any, model: Path) -> None:
 @pytest.mark.parametrize("name", TAKEN)
 @pytest.mark.parametrize("engine", ["abacus", "INT8", 8, ""])
 def test_unknown_engine_is_refused_and_all_that_are_known_are_named(name: str, engine: Any, model: Path) -> None:
-    on_cpu = name in ("sample", "complete", "salvage")
+    on_cpu = name in ON_CPU
     allowed = "int8, float32" if on_cpu else "int8, float32, cuda, torch"
     with pytest.raises(UsageError) as caught:
         call(name, model, engine=engine)
     assert str(caught.value) == f"engine {engine!r}: must be one of {allowed}"
 
 
-@pytest.mark.parametrize("name", ["sample", "complete", "salvage"])
+@pytest.mark.parametrize("name", ON_CPU)
 def test_what_runs_on_the_cpu_only_refuses_devices_for_every_picture(name: str, model: Path) -> None:
     for engine in keywords.DEVICES:
         with pytest.raises(UsageError, match=f"engine '{engine}': must be one of int8, float32"):

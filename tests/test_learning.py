@@ -197,7 +197,7 @@ def test_rows_and_model_bits_agree() -> None:
     model, pixels = find_model("default"), read_image((FOLDER / "photo-64x48.png").read_bytes()).planes[None]
     for rate in (0, 8):
         row_bits = codec.encode(model, pixels, learning=rate).row_bits
-        assert abs(row_bits / evaluate.model_bits(model, pixels, learning=rate).sum() - 1) < 1e-3
+        assert abs(row_bits / evaluate.plane_bits(model, pixels, learning=rate).sum() - 1) < 1e-3
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -213,9 +213,9 @@ def test_model_bits_are_those_of_a_softmax(rate: int, engine: str) -> None:
         expected[0, colour, y, columns] = (np.logaddexp.reduce(logits, axis=1) - true) / np.log(2)
 
     plain.traverse(model.network, "float32", pixels, 3, rate, visit)
-    found = evaluate.model_bits(model, pixels, learning=rate, engine=engine)
+    found = evaluate.plane_bits(model, pixels, learning=rate, engine=engine)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-    wrong = evaluate.model_bits(model, pixels, learning=rate + 1 & 255, engine=engine)
+    wrong = evaluate.plane_bits(model, pixels, learning=rate + 1 & 255, engine=engine)
     assert not np.allclose(wrong, expected, rtol=1e-12, atol=1e-12)
 
 

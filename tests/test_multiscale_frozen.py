@@ -19,7 +19,7 @@ from test_reference import assert_all_agree, pxz_file  # noqa: E402
 import pixzip  # noqa: E402
 from pixzip import codec  # noqa: E402
 from pixzip.errors import FormatError, ModelError, UsageError  # noqa: E402
-from pixzip.evaluate import model_bits  # noqa: E402
+from pixzip.evaluate import plane_bits  # noqa: E402
 from pixzip.freezing.freeze import freeze_network  # noqa: E402
 from pixzip.model.file import Model, _read_safetensors, load_model, write_model  # noqa: E402
 from pixzip.model.multiscale import MultiScaleNetwork  # noqa: E402
@@ -85,7 +85,7 @@ def test_pictures_come_back_from_their_lanes(case: tuple[Any, ...]) -> None:
         pixels = pixels_of(case[2], h, w, n, seed=h * w)
         made, again = coded(model, pixels, depth_of(case), lanes=lanes)
         np.testing.assert_array_equal(again, pixels)
-        bits = model_bits(model, pixels, threads=1).sum()
+        bits = plane_bits(model, pixels, threads=1).sum()
         assert made.row_bits == pytest.approx(bits, rel=1e-3, abs=0.1)
         assert 8 * sum(map(len, made.tiles)) < bits + 8 * 5 * lanes + 64
 
@@ -123,7 +123,7 @@ def test_frozen_bits_are_near_those_of_the_float_network(case: tuple[Any, ...]) 
     crops = crops_of(case[2], 9, 10, n=4, seed=9)
     with torch.no_grad():
         wanted = network.nats(network.prepare(crops), torch.float64).item() / np.log(2)
-    found = model_bits(model, np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), threads=1).sum()
+    found = plane_bits(model, np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), threads=1).sum()
     assert found == pytest.approx(wanted, rel=0.02)
 
 

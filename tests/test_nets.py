@@ -291,7 +291,7 @@ def test_quantised_training_computes_the_runtime_integers(by_bytes: bool, monkey
     e, file = frozen(model, crops)
     np.testing.assert_array_equal(quantised_logits(model, e, crops), runtime_logits(file, crops))
     nats = sum(v.item() for v in quantised_loss(model, *tensors(prepare(crops)), e, TABLES))
-    bits = evaluate.model_bits(file, np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), learning=0).sum()
+    bits = evaluate.plane_bits(file, np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), learning=0).sum()
     assert nats / np.log(2) == pytest.approx(bits, rel=1e-6)
 
 

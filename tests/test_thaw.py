@@ -106,7 +106,7 @@ def test_one_wrong_exponent_is_seen(name: str, by: int) -> None:
 def test_the_float_network_has_the_bits_of_the_integers() -> None:
     model, crops = find_model("default"), photograph()
     network = thawed(model)
-    exact = evaluate.model_bits(model, np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), learning=0).sum()
+    exact = evaluate.plane_bits(model, np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), learning=0).sum()
     with torch.no_grad():
         nats = network.nats(network.prepare(crops), torch.float32).item()
     assert nats / np.log(2) == pytest.approx(exact, rel=0.01)
@@ -234,7 +234,7 @@ def test_the_float_network_of_a_research_model_has_its_bits(name: str) -> None:
     with Image.open(ROOT / "tests" / "golden" / "research" / f"{name}.four.png") as image:
         side = image.width
         crops = np.asarray(image).astype(np.uint8).reshape(4, side, side, -1)
-    exact = evaluate.model_bits(model, np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), learning=0).sum()
+    exact = evaluate.plane_bits(model, np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), learning=0).sum()
     with torch.no_grad():
         nats = (network := thawed(model)).nats(network.prepare(crops), torch.float32).item()
     assert nats / np.log(2) == pytest.approx(exact, rel=0.01)

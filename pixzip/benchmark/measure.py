@@ -98,7 +98,7 @@ def bits_of(model: Model, pictures: Sequence[Pixels], learning: int | None, thre
     planes = planes_of(pictures)
     if model.network.refusal(planes.shape[1], depth_of(pictures[0])) is not None:
         return None
-    return evaluate.model_bits(model, planes, learning=learning, threads=threads)
+    return evaluate.plane_bits(model, planes, learning=learning, threads=threads)
 
 
 def measure(pictures: Sequence[Pixels], name: str, learning: int | None, threads: int, runs: int = 1) -> Coded:

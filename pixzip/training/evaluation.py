@@ -19,7 +19,7 @@ from pixzip.coding.schedule import tiles_of
 from pixzip.data.cache import Pictures
 from pixzip.data.crops import Pixels, as_planes
 from pixzip.errors import TrainingDataError, TrainingError, UsageError
-from pixzip.evaluate import bootstrap, model_bits
+from pixzip.evaluate import bootstrap, plane_bits
 from pixzip.freezing.thaw import thawed
 from pixzip.model.file import Model, find_model
 from pixzip.nets.stack import Stack
@@ -146,7 +146,7 @@ def subject_of_model(model: Model, planes: int) -> Subject:
 
     def exact(pixels: Pixels) -> NDArray[np.float64]:
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-        bits = model_bits(model, planes, learning=0, threads=torch.get_num_threads())
+        bits = plane_bits(model, planes, learning=0, threads=torch.get_num_threads())
         return np.asarray(bits.sum(axis=(1, 2, 3)))
 
     return Subject(model.name, planes, 2 if model.network.pictures == "binary" else 256, {"exact": exact})

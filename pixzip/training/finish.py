@@ -11,7 +11,7 @@ import torch
 
 from pixzip import drawing
 from pixzip.data.crops import Pixels
-from pixzip.evaluate import model_bits
+from pixzip.evaluate import plane_bits
 from pixzip.files import staged
 from pixzip.formats.image import from_array, write_image
 from pixzip.model.file import Model, load_model
@@ -86,7 +86,7 @@ def frozen(run: Run, calibration_crops: Callable[[], Pixels]) -> tuple[bytes, di
 def exact_bits(model: Model, crops: Pixels) -> float:
     """Bits/dim of the frozen model, computed as a decoder computes them; crops (n, h, w, 3), each a picture."""
     pixels = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
-    return float(model_bits(model, pixels, learning=0, threads=torch.get_num_threads()).mean())
+    return float(plane_bits(model, pixels, learning=0, threads=torch.get_num_threads()).mean())
 
 
 def samples(trainer: Trainer) -> bytes:
