@@ -33,9 +33,9 @@ from pixzip.coding.schedule import number_of_steps
 from pixzip.jit import jit
 from pixzip.model.file import Model, find_model
 from pixzip.pxz.container import MAX_TILE
-from pixzip.runtime import pipeline, steps
-from pixzip.runtime.fused import _OUTPUTS, PARTS, Plan, Scratch, make_plan, make_scratch, multiply
 from pixzip.runtime.multiply import outer, whole_blocks
+from pixzip.runtime.trunk import pipeline, steps
+from pixzip.runtime.trunk.fused import _OUTPUTS, PARTS, Plan, Scratch, make_plan, make_scratch, multiply
 
 Spent = NDArray[np.int64]
 

@@ -25,13 +25,15 @@ def rows_of(text: str) -> dict[str, int]:
 
 
 def part_of(module: str) -> str:
-    """The part of the package that `pixzip.a.b` belongs to, as the table names it."""
-    words = module.split(".")
-    if len(words) == 1:
-        return "__init__.py"
-    if (PACKAGE / words[1]).is_dir():
-        return f"{words[1]}/"
-    return f"{words[1]}.py" if (PACKAGE / f"{words[1]}.py").is_file() else "__init__.py"
+    """The part of the package that `pixzip.a.b` belongs to, as the table names it; of public names `__init__.py`."""
+    words, rows = module.split(".")[1:], rows_of(TEXT)
+    for length in range(len(words), 0, -1):
+        path = "/".join(words[:length])
+        for name in (f"{path}/", f"{path}.py"):
+            if name in rows:
+                return name
+    assert len(words) < 2, f"{module} is in no part of the table"
+    return "__init__.py"
 
 
 def imports(source: str) -> set[str]:
@@ -50,7 +52,7 @@ def upward(rows: dict[str, int], sources: dict[str, str]) -> list[str]:
     """Imports from a part's own row, but within itself, or from a row above it."""
     found = []
     for path, source in sources.items():
-        own = part_of("pixzip." + path.removesuffix(".py").replace("/", "."))
+        own = part_of(module_of(path))
         others = sorted(imports(source) - {own})
         found += [f"{path} imports {other}" for other in others if rows[other] <= rows[own]]
     return found
@@ -61,9 +63,13 @@ def sources() -> dict[str, str]:
     return {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
+def module_of(path: str) -> str:
+    return "pixzip." + path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
 def test_every_part_of_the_package_is_in_the_table() -> None:
-    parts = {part_of("pixzip." + path.split("/")[0].removesuffix(".py")) for path in sources()}
-    assert rows_of(TEXT).keys() == parts | {"__init__.py"}
+    bare = {path for path in sources() if path.endswith("/__init__.py")}
+    assert rows_of(TEXT).keys() == {part_of(module_of(path)) for path in sources().keys() - bare} | {"__init__.py"}
 
 
 def test_imports_go_down_only() -> None:
@@ -73,13 +79,15 @@ def test_imports_go_down_only() -> None:
 def test_an_import_upwards_or_sideways_is_found() -> None:
     planted = {
         "coding/entropy.py": "def f():\n    from pixzip.runtime.kernels import x",
+        "runtime/stack/steps.py": "from pixzip.runtime.trunk import layers",
         "model/file.py": "from pixzip import codec",
         "errors.py": "import pixzip.reports",
         "work.py": "from pixzip import Picture",
         "commands/info.py": "from pixzip import __version__, api\nfrom pixzip.commands.each import x",
     }
     assert upward(rows_of(TEXT), planted) == [
-        "coding/entropy.py imports runtime/",
+        "coding/entropy.py imports runtime/kernels.py",
+        "runtime/stack/steps.py imports runtime/trunk/",
         "model/file.py imports codec.py",
         "errors.py imports reports.py",
         "work.py imports __init__.py",

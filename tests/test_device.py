@@ -26,9 +26,9 @@ from pixzip.coding.frequencies import find_weight, sum_before, weight_interval  
 from pixzip.errors import FormatError, LimitError, UsageError  # noqa: E402
 from pixzip.jit import jit  # noqa: E402
 from pixzip.model.file import Model  # noqa: E402
-from pixzip.runtime import steps  # noqa: E402
 from pixzip.runtime.device import arithmetic, heads, pixels, together, trunk, wavefront  # noqa: E402
 from pixzip.runtime.device.wavefront import Block  # noqa: E402
+from pixzip.runtime.trunk import steps  # noqa: E402
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 Pixels = NDArray[np.uint8]

@@ -24,10 +24,9 @@ from pixzip.coding.quantiles import quantiles
 from pixzip.errors import ImageError, LimitError, ModelError, ModelNotFoundError, UsageError
 from pixzip.model.file import Model, find_model, load_model, shipped_models, write_model
 from pixzip.model.stack import StackNetwork
-from pixzip.runtime import draw, frozen, kernels
-from pixzip.runtime import network as trunk
+from pixzip.runtime import draw, frozen, kernels, maps
 from pixzip.runtime.multiply import HAS_INT8
-from pixzip.runtime.stack import maps
+from pixzip.runtime.trunk import layers as trunk_layers
 
 ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no instructions for it"))]
 ONE = Fraction(1)
@@ -134,7 +133,7 @@ def head_of(model: Model, colour: int) -> Any:
     from pixzip.runtime.stack.layers import logit_row
 
     network = model.network
-    return logit_row(network, colour) if isinstance(network, StackNetwork) else trunk.logit_row(network, colour)
+    return logit_row(network, colour) if isinstance(network, StackNetwork) else trunk_layers.logit_row(network, colour)
 
 
 # Drawing is what the documents say, in plain Python integers, pixel by pixel.
@@ -443,12 +442,12 @@ def in_the_trunk_s_steps(monkeypatch: pytest.MonkeyPatch, where: Any, name: str,
 
 def errors_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """The heads of G and B see coding errors of 0."""
-    original = trunk.Layers.logits
+    original = trunk_layers.Layers.logits
 
     def logits(self: Any, colour: int, errors: NDArray[np.int16]) -> Any:
         return original(self, colour, np.zeros_like(errors))
 
-    in_the_trunk_s_steps(monkeypatch, trunk.Layers, "logits", logits)
+    in_the_trunk_s_steps(monkeypatch, trunk_layers.Layers, "logits", logits)
 
 
 def errors_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,9 @@ from pixzip.errors import FormatError, UsageError
 from pixzip.evaluate import plane_bits
 from pixzip.model.file import Model, load_model, write_model
 from pixzip.model.stack import PLANES, Product, StackNetwork, read_paper
-from pixzip.runtime import kernels
+from pixzip.runtime import kernels, maps
 from pixzip.runtime.multiply import HAS_INT8
-from pixzip.runtime.stack import layers, maps, products, rows, steps
+from pixzip.runtime.stack import layers, products, rows, steps
 from pixzip.runtime.stack.inputs import picture_inputs
 from pixzip.shifts import Ints
 

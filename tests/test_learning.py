@@ -19,9 +19,10 @@ from pixzip.errors import FormatError, UsageError
 from pixzip.formats.image import read_image
 from pixzip.jit import jit
 from pixzip.model.file import Model, find_model, load_model, write_model
-from pixzip.runtime import frozen, learning, plain, steps
+from pixzip.runtime import frozen
 from pixzip.runtime.multiply import HAS_INT8, pack, store_row
-from pixzip.runtime.network import logit_row
+from pixzip.runtime.trunk import learning, plain, steps
+from pixzip.runtime.trunk.layers import logit_row
 
 ENGINES = ["float32", *(["int8"] if HAS_INT8 else [])]
 Pixels = NDArray[np.uint8]

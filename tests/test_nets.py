@@ -44,7 +44,7 @@ from pixzip.model.file import Model, load_model  # noqa: E402
 from pixzip.nets.flat_map import FlatMap  # noqa: E402
 from pixzip.nets.layers import ConvBlock, RowLstm  # noqa: E402
 from pixzip.nets.trunk import Batch, TrunkConfig, TrunkModel, error_basis, prepare, prior_bias  # noqa: E402
-from pixzip.runtime.rows import traverse  # noqa: E402
+from pixzip.runtime.trunk.rows import traverse  # noqa: E402
 
 CONFIG = TrunkConfig(channels=16, hidden=24, lstm=8, head=16, blocks="clcl")
 TABLES = make_tables()

@@ -22,10 +22,11 @@ from pixzip import codec, shifts
 from pixzip.coding.entropy import read_lanes
 from pixzip.errors import FormatError, UsageError
 from pixzip.model.file import Model, TrunkNetwork, load_model, write_model
-from pixzip.runtime import frozen, fused, kernels, pipeline, progress, steps
-from pixzip.runtime.fused import TAPS
+from pixzip.runtime import frozen, kernels
 from pixzip.runtime.multiply import HAS_INT8
-from pixzip.runtime.network import Layers
+from pixzip.runtime.trunk import fused, pipeline, progress, steps
+from pixzip.runtime.trunk.fused import TAPS
+from pixzip.runtime.trunk.layers import Layers
 
 TORCH = importlib.util.find_spec("torch") is not None
 ENGINES = ["float32", pytest.param("int8", marks=pytest.mark.skipif(not HAS_INT8, reason="no instructions for it"))]

@@ -13,7 +13,7 @@ from pixzip.freezing.tables import Tables
 from pixzip.nets.flat_map import FlatMap
 from pixzip.nets.layers import ConvBlock, Linear, RowLstm, gather_taps
 from pixzip.nets.trunk import INPUT_SCALE, TrunkModel
-from pixzip.runtime.network import CONV_TAPS
+from pixzip.runtime.trunk.layers import CONV_TAPS
 
 
 def observe(model: TrunkModel, inputs: Tensor, errors: Tensor) -> dict[str, Tensor]:

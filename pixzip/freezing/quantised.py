@@ -39,7 +39,7 @@ from pixzip.nets.precision import fastest_type
 from pixzip.nets.trunk import HEAD_CHUNK, Nats, TrunkModel
 from pixzip.runtime import kernels
 from pixzip.runtime.multiply import INTEGERS
-from pixzip.runtime.network import CONV_TAPS, IS_TAPS, SS_TAPS
+from pixzip.runtime.trunk.layers import CONV_TAPS, IS_TAPS, SS_TAPS
 
 #: What gradients are multiplied in; training.precision is the float phase's.
 GRADIENT = fastest_type()

@@ -24,7 +24,7 @@ from pixzip.nets.fused import (
     rectify,
     rectify_gradient,
 )
-from pixzip.runtime.network import CONV_TAPS, IS_TAPS, SS_TAPS
+from pixzip.runtime.trunk.layers import CONV_TAPS, IS_TAPS, SS_TAPS
 
 #: Where the positions stand that have one as a tap of CONV_TAPS.
 _AFTER = tuple((-dy, -dx) for dy, dx in CONV_TAPS)

@@ -1,1 +1,1 @@
-"""Frozen networks, executed in exact integers: both traversals, on the CPU and on devices."""
+"""Frozen networks, executed in exact integers: the trunk, the paper's networks (stack), and GPUs (device)."""

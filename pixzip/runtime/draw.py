@@ -20,13 +20,13 @@ from pixzip.jit import jit
 from pixzip.model.file import Frozen, TrunkNetwork
 from pixzip.model.multiscale import MultiScaleNetwork
 from pixzip.model.stack import StackNetwork
-from pixzip.runtime import network as trunk
+from pixzip.runtime.maps import StepMaps
 from pixzip.runtime.stack import layers as stack_layers
 from pixzip.runtime.stack import steps as stack_steps
 from pixzip.runtime.stack.inputs import picture_inputs, step_predictions, write_step
-from pixzip.runtime.stack.maps import StepMaps
 from pixzip.runtime.stack.multiscale import conditioning_map
 from pixzip.runtime.stack.steps import Small
+from pixzip.runtime.trunk import layers as trunk_layers
 from pixzip.shifts import Acc, Ints, shifted
 
 Progress = Callable[[float], None]
@@ -65,8 +65,8 @@ def _trunk(
     """As traverse, in plain layer functions on the maps of a wavefront."""
     n, height, width = shape
     slope, pixels = network.slope, _TrunkPixels(network, *shape)
-    layers = trunk.Layers(network, engine, n * min(height, -(-width // slope)))
-    maps = StepMaps(trunk.map_specs(network), *shape, slope)
+    layers = trunk_layers.Layers(network, engine, n * min(height, -(-width // slope)))
+    maps = StepMaps(trunk_layers.map_specs(network), *shape, slope)
     steps = number_of_steps(height, width, slope)
     for step in range(steps):
         maps.begin_step(step)
@@ -183,7 +183,7 @@ def _draw_one(
     n, colours, height, width = quantiles.shape
     known = picture_symbols(network, above)[:colours]
     slope = network.slope_at(width)
-    row: Any = stack_layers.logit_row if isinstance(network, StackNetwork) else trunk.logit_row
+    row: Any = stack_layers.logit_row if isinstance(network, StackNetwork) else trunk_layers.logit_row
     heads = [row(network, colour) for colour in range(colours)]
     exp = tempered(heads[0][2], temperature)
 

@@ -14,13 +14,13 @@ from pixzip.coding.frequencies import LOGITS_PER_NAT, binary_bits, binary_interv
 from pixzip.model.file import Frozen, TrunkNetwork
 from pixzip.model.multiscale import MultiScaleNetwork
 from pixzip.model.stack import StackNetwork
-from pixzip.runtime import network as trunk
-from pixzip.runtime import pipeline, plain, rows, steps
 from pixzip.runtime.engines import one_thread
 from pixzip.runtime.stack import layers as stack_layers
 from pixzip.runtime.stack import multiscale
 from pixzip.runtime.stack import rows as stack_rows
 from pixzip.runtime.stack import steps as stack_steps
+from pixzip.runtime.trunk import layers as trunk_layers
+from pixzip.runtime.trunk import pipeline, plain, rows, steps
 
 Progress = Callable[[float], None]
 
@@ -64,7 +64,7 @@ def _scored(
     if isinstance(network, StackNetwork):
         heads: Any = [stack_layers.logit_row(network, colour) for colour in range(colours)]
     else:
-        heads = [trunk.logit_row(network, colour) for colour in range(colours)]
+        heads = [trunk_layers.logit_row(network, colour) for colour in range(colours)]
 
     def row(y: int, colour: int, acc: Any, symbols: NDArray[np.int16]) -> None:
         write((y, slice(None)), colour, acc, heads[colour], symbols)

@@ -1,6 +1,6 @@
 """Colour heads on a device, each block with weights of its own, which learn (docs/model-format.md, sections 5 to 9).
 
-Positions of a block come together: (blocks, positions of each, width). What runtime/plain.py does for one block.
+Positions of a block come together: (blocks, positions of each, width). What runtime/trunk/plain.py does for one block.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from pixzip.coding.frequencies import MASS, SYMBOLS
 from pixzip.model.file import TrunkNetwork
-from pixzip.runtime import kernels, learning
+from pixzip.runtime import kernels
 from pixzip.runtime.device.arithmetic import hidden_units, on, rounded
-from pixzip.runtime.fused import backward_weights
-from pixzip.runtime.network import logit_row, rounding
+from pixzip.runtime.trunk import learning
+from pixzip.runtime.trunk.fused import backward_weights
+from pixzip.runtime.trunk.layers import logit_row, rounding
 
 
 class Layer:

@@ -15,7 +15,7 @@ from torch import Tensor
 from pixzip.model.file import TrunkNetwork
 from pixzip.runtime import kernels
 from pixzip.runtime.device.arithmetic import half_of, hidden_units, indices, on, rounded, saturated
-from pixzip.runtime.network import CONV_TAPS, IS_TAPS, SS_TAPS, rounding
+from pixzip.runtime.trunk.layers import CONV_TAPS, IS_TAPS, SS_TAPS, rounding
 
 _DEPTH = 4
 

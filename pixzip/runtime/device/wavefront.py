@@ -1,4 +1,4 @@
-"""Blocks of pictures ↔ lanes and intervals on a device, all steps of all blocks side by side: runtime/steps.py.
+"""Blocks of pictures ↔ lanes and intervals on a device, all steps of all blocks side by side: runtime/trunk/steps.py.
 
 Everything of a step stays on the device: payloads go up once, pixels come down once. On CUDA four steps (the depth of
 the rings) are captured as one graph, which is replayed.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pixzip.model.stack import StackNetwork
 from pixzip.runtime import kernels
-from pixzip.runtime.stack.maps import MapSpec, RowMaps, Specs, View
+from pixzip.runtime.maps import MapSpec, RowMaps, Specs, View
 from pixzip.runtime.stack.products import Buffers, Map, Part, PartProduct, features_of, whole
 from pixzip.shifts import Ints, addend
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.model.stack import StackNetwork
+from pixzip.runtime.maps import RowMaps
 from pixzip.runtime.stack.inputs import picture_inputs, row_windows
 from pixzip.runtime.stack.layers import Layers, map_specs
-from pixzip.runtime.stack.maps import RowMaps
 from pixzip.runtime.stack.products import features_of, whole
 from pixzip.shifts import Ints
 

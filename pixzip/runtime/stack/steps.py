@@ -17,9 +17,9 @@ from pixzip.coding.frequencies import SYMBOLS, cumulate, cumulate_binary
 from pixzip.coding.schedule import first_row, last_row, number_of_steps
 from pixzip.jit import jit
 from pixzip.model.stack import StackNetwork
+from pixzip.runtime.maps import RowMaps, StepMaps, View
 from pixzip.runtime.stack.inputs import StepPixels
 from pixzip.runtime.stack.layers import Layers, logit_row, map_specs, runs_right_to_left
-from pixzip.runtime.stack.maps import RowMaps, StepMaps, View
 from pixzip.runtime.stack.products import each_colour, whole
 from pixzip.shifts import Ints, shifted
 

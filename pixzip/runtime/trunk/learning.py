@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from pixzip.jit import inlined, inner
 from pixzip.model.file import TrunkNetwork
-from pixzip.runtime import fused
-from pixzip.runtime.fused import CHUNK, Plan, Scratch, lap
 from pixzip.runtime.kernels import HIDDEN_OFFSET
 from pixzip.runtime.multiply import outer, store_row, whole_blocks
+from pixzip.runtime.trunk import fused
+from pixzip.runtime.trunk.fused import CHUNK, Plan, Scratch, lap
 from pixzip.shifts import Acc, Ints
 
 #: Weights of a row, up to 2^22, are rounded to 8 bits.

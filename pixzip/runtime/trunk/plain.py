@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pixzip.coding.frame import picture_errors
 from pixzip.coding.schedule import first_row, last_row, number_of_steps
 from pixzip.model.file import TrunkNetwork
-from pixzip.runtime import kernels, learning, rows
-from pixzip.runtime.fused import backward_weights
-from pixzip.runtime.network import logit_row, rounding
+from pixzip.runtime import kernels
+from pixzip.runtime.trunk import learning, rows
+from pixzip.runtime.trunk.fused import backward_weights
+from pixzip.runtime.trunk.layers import logit_row, rounding
 
 Progress = Callable[[float], None]
 Numbers = NDArray[np.int64]

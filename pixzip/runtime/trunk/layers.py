@@ -16,7 +16,7 @@ from pixzip.model.checks import Arrays
 from pixzip.model.file import TrunkNetwork
 from pixzip.runtime import kernels
 from pixzip.runtime.engines import make_product
-from pixzip.runtime.stack.maps import MapSpec, Specs, View
+from pixzip.runtime.maps import MapSpec, Specs, View
 from pixzip.shifts import Acc, Ints
 
 Map = NDArray[np.int8]

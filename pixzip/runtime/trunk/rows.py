@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pixzip.coding.frame import block_row_inputs, picture_errors
 from pixzip.model.file import TrunkNetwork
-from pixzip.runtime.network import Layers, map_specs
-from pixzip.runtime.stack.maps import RowMaps
+from pixzip.runtime.maps import RowMaps
+from pixzip.runtime.trunk.layers import Layers, map_specs
 from pixzip.shifts import Acc
 
 Progress = Callable[[float], None]

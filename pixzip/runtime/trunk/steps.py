@@ -24,11 +24,11 @@ from pixzip.coding.frequencies import bits_of, find_weight, sum_before, weigh, w
 from pixzip.coding.schedule import first_row, last_row, number_of_steps
 from pixzip.jit import entry, inner
 from pixzip.model.file import TrunkNetwork
-from pixzip.runtime import fused, learning
-from pixzip.runtime.fused import CHUNK, Maps, Plan, Scratch, Where, lap
-from pixzip.runtime.learning import Lessons, coarse
 from pixzip.runtime.multiply import SLACK
-from pixzip.runtime.progress import Counters, advance, counters, given_up, run_together, wait_for
+from pixzip.runtime.trunk import fused, learning
+from pixzip.runtime.trunk.fused import CHUNK, Maps, Plan, Scratch, Where, lap
+from pixzip.runtime.trunk.learning import Lessons, coarse
+from pixzip.runtime.trunk.progress import Counters, advance, counters, given_up, run_together, wait_for
 from pixzip.shifts import Acc, Ints
 
 Progress = Callable[[float], None]

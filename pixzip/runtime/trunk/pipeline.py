@@ -21,10 +21,10 @@ from pixzip.coding.frame import pixel_inputs, predict
 from pixzip.coding.frequencies import sum_before, weigh, weight_interval
 from pixzip.jit import entry, inner
 from pixzip.model.file import TrunkNetwork
-from pixzip.runtime import fused
-from pixzip.runtime.fused import CHUNK, Maps, Plan, Scratch, Where, lap
 from pixzip.runtime.multiply import SLACK
-from pixzip.runtime.progress import Counters, advance, counters, given_up, run_together, wait_for
+from pixzip.runtime.trunk import fused
+from pixzip.runtime.trunk.fused import CHUNK, Maps, Plan, Scratch, Where, lap
+from pixzip.runtime.trunk.progress import Counters, advance, counters, given_up, run_together, wait_for
 from pixzip.shifts import Acc, Ints
 
 Progress = Callable[[float], None]
