@@ -23,6 +23,7 @@ from pixzip.errors import FormatError, ImageError, ModelNotFoundError, PixelChec
 from pixzip.formats.image import Picture, claimed_shape, from_array, from_pil, read_image
 from pixzip.formats.png import check_size
 from pixzip.keywords import DEVICES, ENGINES, check_engine, integer, rate_of, threads_of
+from pixzip.limits import MAX_PIXELS, MAX_WORK
 from pixzip.memory import Extent, Need, and_writing, compressing, decompressing
 from pixzip.model.file import (
     Model,
@@ -40,9 +41,7 @@ from pixzip.pxz.names import KEY as NAMES
 from pixzip.pxz.names import pack_names, unpack_names
 from pixzip.pxz.remains import Lost, areas, find_remains
 from pixzip.reports import Progress, Report
-from pixzip.work import MAX_WORK, check_work
-
-MAX_PIXELS = 64_000_000
+from pixzip.work import check_work
 
 
 def _how(

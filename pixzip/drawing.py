@@ -23,13 +23,13 @@ from pixzip.coding.schedule import pictures_together
 from pixzip.errors import LimitError, UsageError
 from pixzip.formats.image import Picture, from_array
 from pixzip.keywords import integer, threads_of
+from pixzip.limits import MAX_PIXELS, MAX_WORK
 from pixzip.model.file import Model, find_model
 from pixzip.reports import Progress, Report, Shares
 from pixzip.runtime.draw import draw_block
 from pixzip.runtime.engines import choose_engine, one_thread
-from pixzip.work import MAX_WORK, check_work
+from pixzip.work import check_work
 
-MAX_PIXELS = 64_000_000
 #: Pictures are drawn whole, not in tiles: what a traversal keeps grows with their height.
 MAX_SIDE_PX = 4096
 LEAST_TEMPERATURE, LARGEST_TEMPERATURE = Fraction(1, 1000), Fraction(100)

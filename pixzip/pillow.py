@@ -25,8 +25,8 @@ from pixzip.errors import FormatError, PixzipError, UsageError
 from pixzip.formats.image import MODES, Picture, to_pil, transparent_colour
 from pixzip.formats.metadata import to_chunks
 from pixzip.formats.png import SIGNATURE, chunk_bytes
+from pixzip.limits import MAX_WORK
 from pixzip.pxz.container import MAGIC, Front, Header, counted_pixels, read_container, read_front
-from pixzip.work import MAX_WORK
 
 FORMAT = "PXZ"
 MIME = "image/x-pixzip"

@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from pixzip.errors import LimitError
 from pixzip.model.file import Frozen
 
-#: About an hour on two cores; 64,000,000 pixels in tiles of 1024 take a tenth of it with the default model.
-MAX_WORK = 10**15
 #: What a pixel takes beside the network: predictions, tables and the coder; a step: its threads and its kernels; and a
 #: block of pictures, or a tile: its maps and buffers.
 _PIXEL_MACS, _STEP_MACS, _BLOCK_MACS = 10**5, 10**8, 10**9

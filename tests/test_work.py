@@ -20,10 +20,11 @@ import pixzip
 import pixzip.pillow
 from pixzip import LimitError, api
 from pixzip.commands.compress import compress as compress_command
+from pixzip.limits import MAX_PIXELS, MAX_WORK
 from pixzip.memory import MIB, Extent
 from pixzip.model.file import find_model
 from pixzip.pxz.container import read_container, write_container
-from pixzip.work import MAX_WORK, check_work, work_of
+from pixzip.work import check_work, work_of
 
 HEIGHT, WIDTH = 24, 40
 #: Of the command line, which writes them itself so that it need not load what codes.
@@ -136,5 +137,5 @@ def test_a_number_of_the_command_line(value: str, work: int) -> None:
     from pixzip.commands.options import _count
 
     assert _count(None, None, DEFAULTS["max_work"]) == MAX_WORK  # type: ignore[arg-type]
-    assert DEFAULTS["max_pixels"] == api.MAX_PIXELS
+    assert DEFAULTS["max_pixels"] == MAX_PIXELS
     assert _count(None, None, value) == work  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import click
 
 from pixzip.commands.arguments import image_bounds, packed_bounds
 from pixzip.errors import UsageError
+from pixzip.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -40,8 +41,6 @@ ENVIRONMENT = (
     ("NO_COLOR", "Honoured, in that pixzip writes no colours at all."),
     ("TERM", "If it is dumb, no progress bar is drawn."),
 )
-
-_MAX_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -229,7 +228,7 @@ coding_options = option_group(
     click.option(
         "--max-pixels",
         type=click.IntRange(1),
-        default=_MAX_PIXELS,
+        default=MAX_PIXELS,
         show_default=True,
         help="Refuse larger pictures.",
     ),

@@ -38,6 +38,7 @@ from pixzip.formats.png import (
 )
 from pixzip.formats.pnm import is_pnm, pnm_shape, read_pnm, write_pnm
 from pixzip.formats.tiff import tiff_metadata, write_tiff
+from pixzip.limits import MAX_PIXELS
 
 #: Mode → (channels, PNG colour type, depths).
 MODES: dict[str, tuple[int, int, tuple[int, ...]]] = {
@@ -106,7 +107,7 @@ class Picture:
 # ------------------------------------------------------------------------ reading
 
 
-def read_image(data: bytes, *, max_pixels: int = 64_000_000, allow_jpeg: bool = False, strip: bool = False) -> Picture:
+def read_image(data: bytes, *, max_pixels: int = MAX_PIXELS, allow_jpeg: bool = False, strip: bool = False) -> Picture:
     """The picture in an image file's bytes.
 
     allow_jpeg takes a JPEG's pixels as they decode, strip leaves the metadata out. Raises ImageError for what is
@@ -137,7 +138,7 @@ def _read(data: bytes, max_pixels: int, allow_jpeg: bool, strip: bool) -> Pictur
     return _fit_depth(picture) if kind == "GIF" else picture
 
 
-def claimed_shape(data: bytes, *, max_pixels: int = 64_000_000) -> tuple[int, int, int, int]:
+def claimed_shape(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int, int, int]:
     """(planes, height, width, depth) by an image file's header; nothing is decoded.
 
     Raises ImageError for what is no image, or damaged where a header shows it; LimitError beyond max_pixels.

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixzip.errors import ImageError, LimitError
+from pixzip.limits import MAX_PIXELS
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -185,7 +186,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise LimitError(f"{size}, over the limit of {max_pixels} (max_pixels)")
 
 
-def read_png(data: bytes, *, max_pixels: int = 64_000_000) -> Png:
+def read_png(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Png:
     """The one picture in a PNG, whole.
 
     Raises ImageError for what is damaged, animated or no PNG; LimitError beyond max_pixels, before it inflates.

@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from pixzip.errors import FormatError, LimitError, UsageError
+from pixzip.limits import MAX_PIXELS
 
 if TYPE_CHECKING:  # files are read without numpy
     from numpy.typing import NDArray
@@ -232,7 +233,7 @@ def read_header(data: bytes) -> Header:
     return header
 
 
-def read_container(data: bytes, *, max_pixels: int = 64_000_000) -> Container:
+def read_container(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
     """Read a whole file.
 
     Raises FormatError for any damage, LimitError for more than max_pixels pixels in all pictures together.
