@@ -294,6 +294,16 @@ def test_command_writes_what_is_left_lists_what_is_lost_and_exits_with_its_own_c
     assert cli.main([*line, "--salvage", "--force"]) == 0
 
 
+@pytest.mark.parametrize("recursive", [False, True])
+def test_command_makes_no_folder_where_nothing_is_left(tmp_path: Path, recursive: bool) -> None:
+    source, output = tmp_path / "in" / "nothing.pxz", tmp_path / "out"
+    source.parent.mkdir()
+    source.write_bytes(b"nothing")
+    arguments = ["-r", str(source.parent), "-o", str(output)] if recursive else [str(source), "-o", f"{output}{os.sep}"]
+    assert cli.main(["decompress", "--salvage", *arguments]) == FormatError.exit_code
+    assert not output.exists()
+
+
 def test_command_salvages_to_standard_output_and_several_pictures(
     data: bytes,
     model: Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,10 +27,10 @@ from pixzip.commands.options import (
     tree_options,
     verbose_option,
 )
-from pixzip.commands.outputs import Outputs, check_output, makes_folder, mtime_ns, target_of
+from pixzip.commands.outputs import Outputs, check_output, mtime_ns
 from pixzip.commands.pack import pack_files
 from pixzip.commands.progress import Meter, Stop, metered
-from pixzip.commands.trees import asked_tree, is_before, prepare, summed_up
+from pixzip.commands.trees import Results, asked_tree, summed_up
 from pixzip.commands.written import ForeignModel, check_same, delete_source, how_coded, summary, write_coded
 from pixzip.errors import UsageError
 from pixzip.tree import Tally
@@ -101,8 +102,8 @@ def compress(
     settings = Settings(**options)
     tree = asked_tree(files, output, recursive)
     suffixes = (*READABLE, *(LOSSY if settings.allow_jpeg else ()))
-    results = None if tree is None else tree.output
-    found = found_files(files, suffixes, quiet=quiet, recursive=recursive, results=results)
+    roots = None if tree is None else tree.output
+    found = found_files(files, suffixes, quiet=quiet, recursive=recursive, results=roots)
     streams = output == STREAM or STREAM in files
     if as_json and (output == STREAM or (output is None and STREAM in files)):
         raise UsageError("--json and -o - both write to standard output")
@@ -117,42 +118,17 @@ def compress(
         return
     if tree is None:
         check_output(found.names, output)
-    outputs, room = Outputs(force=settings.force), room_for(settings, found)
+    results = Results(output, tree, Outputs(force=settings.force), settings.force, dry_run)
     tally, foreign = Tally("compress", len(found.names), passed_over=found.passed_over), ForeignModel(settings)
-
-    def begin(file: str) -> Work:
-        part = parts()
-        target = target_of(file, output, PACKED) if tree is None else tree.target(file, PACKED)
-        if target is not None and is_before(file, [target], tree, outputs, settings):
-            done = partial(_was_done, file, target, run, keep=keep or dry_run)
-            return lambda: done() or (f"{shown_name(file)}: done before" if verbose else None)
-        if target is not None:
-            prepare(file, target, outputs, dry_run=dry_run, make=makes_folder(output, tree))
-
-        def work() -> str | None:
-            from_s = time.monotonic()
-            source, coded = _compress(file, target, run, part)
-            if not keep:
-                delete_source(Path(file), source.status)
-            tally.count(len(source.data), len(coded))
-            foreign.note(coded)
-            line = None if quiet else summary(shown_name(file), target, len(source.data), len(coded))
-            return f"{line}, {how_coded(coded)}, {time.monotonic() - from_s:.2f} s" if verbose else line
-
-        def shown() -> str:
-            settings.need_to_compress([read_source(file, settings.image_bounds).data])  # what its header says
-            return f"{shown_name(file)} -> {target or 'standard output'}"
-
-        return shown if dry_run else work
-
     with (
-        kept_manifest(None if dry_run else manifest, tree, outputs) as kept,
+        kept_manifest(None if dry_run else manifest, tree, results.outputs) as kept,
         metered(label_of(found), stop, quiet=quiet) as meter,
         summed_up(tally, tree, as_json, quiet or dry_run),
     ):
-        run, parts = _Run(settings, room, meter, tally, kept), parts_of(len(found.names))
+        room, parts = room_for(settings, found), parts_of(len(found.names))
+        run = _Run(settings, results, room, meter, tally, kept, foreign, parts, keep, quiet, verbose)
         try:
-            on_each(found, begin, room.side_by_side, meter)
+            on_each(found, run.begin, room.side_by_side, meter)
         finally:
             if not quiet:
                 foreign.warn()
@@ -160,56 +136,88 @@ def compress(
 
 @dataclass(frozen=True)
 class _Run:
-    """What the files of one command share."""
+    """What the files of one command share, and what becomes of each."""
 
     settings: Settings
+    results: Results
     room: Room
     meter: Meter
     tally: Tally
     manifest: Manifest | None
+    foreign: ForeignModel
+    parts: Callable[[], Part]
+    keep: bool
+    quiet: bool
+    verbose: bool
 
-    def picture(self, source: bytes) -> Picture:
+    def begin(self, file: str) -> Work:
+        """In a file's turn: where its result goes, and what there is to do."""
+        part, target = self.parts(), self.results.target(file, PACKED)
+        if target is not None and self.results.are_there(file, [target]):
+            return partial(self._pass_over, file, target)
+        if target is not None:
+            self.results.prepare(file, target)
+        return (
+            partial(self._show, file, target) if self.results.dry_run else partial(self._compress, file, target, part)
+        )
+
+    def _show(self, file: str, target: Path | None) -> str:
+        """What would be done with a file, if its header says that it can be."""
+        self.settings.need_to_compress([read_source(file, self.settings.image_bounds).data])
+        return f"{shown_name(file)} -> {target or 'standard output'}"
+
+    def _pass_over(self, file: str, target: Path) -> str | None:
+        """Count a file that was compressed before, and see to its line in the manifest.
+
+        Its .pxz file must hold its pixels, by the checksum there; nothing is decoded, unless the source is to be
+        deleted. Where the manifest has a line for both files as they are, that is enough.
+        """
+        settings, keep = self.settings, self.keep or self.results.dry_run
+        source, coded = read_source(file, settings.image_bounds), read_input(str(target), settings.packed_bounds)
+        known = self.manifest is not None and self.manifest.has(file, target, source.data, coded)
+        if not (keep and known):
+            with settings.let_in(self.room, settings.need_to_compress([source.data]), self.meter.check) as share:
+                picture = self._picture(source.data)
+                check_checksum(picture, coded)
+                if not keep:
+                    decoded = share.decompress(coded, lambda fraction: self.meter.check())
+                    check_same(picture, decoded, "the .pxz file of an earlier command", "both files are kept")
+            if self.manifest is not None:
+                self.manifest.add(file, target, source.data, picture, coded)
+        if not keep:
+            delete_source(Path(file), source.status)
+        self.tally.count(before=True)
+        return f"{shown_name(file)}: done before" if self.verbose else None
+
+    def _compress(self, file: str, target: Path | None, part: Part) -> str | None:
+        """Code a file, write the result, see to the source and count both; the line that says so."""
+        from_s = time.monotonic()
+        source, coded = self._written(file, target, part)
+        if not self.keep:
+            delete_source(Path(file), source.status)
+        self.tally.count(len(source.data), len(coded))
+        self.foreign.note(coded)
+        line = None if self.quiet else summary(shown_name(file), target, len(source.data), len(coded))
+        return f"{line}, {how_coded(coded)}, {time.monotonic() - from_s:.2f} s" if self.verbose else line
+
+    def _written(self, file: str, target: Path | None, part: Part) -> tuple[Source, bytes]:
+        """One file, to its target or standard output, and to the manifest: (the image file, the .pxz file)."""
+        settings, meter = self.settings, self.meter
+        times = mtime_ns(file) if settings.keep_times else None  # before reading: what changes later is not passed over
+        source = read_source(file, settings.image_bounds)
+        with settings.let_in(self.room, settings.need_to_compress([source.data]), meter.check) as share:
+            picture = self._picture(source.data)
+            half = (part[0] + part[1]) / 2 if settings.verify else part[1]
+            coded = share.compress([picture], None, meter.part(part[0], half))
+            decode = partial(share.decompress_all, progress=meter.part(half, part[1]))
+            like = [source.status] if source.status is not None else []
+            write_coded(coded, target, share, decode, [picture], times, like)
+            if self.manifest is not None and target is not None:
+                self.manifest.add(file, target, source.data, picture, coded)
+        return source, coded
+
+    def _picture(self, source: bytes) -> Picture:
         """The picture in an image file."""
         from pixzip.formats.image import read_image
 
         return read_image(source, max_pixels=self.settings.max_pixels, **self.settings.reading)
-
-
-def _was_done(file: str, target: Path, run: _Run, *, keep: bool) -> None:
-    """Count a file that was compressed before, and see to its line in the manifest.
-
-    Its .pxz file must hold its pixels, by the checksum there; nothing is decoded, unless the source is to be deleted.
-    Where the manifest has a line for both files as they are, that is enough.
-    """
-    settings = run.settings
-    source, coded = read_source(file, settings.image_bounds), read_input(str(target), settings.packed_bounds)
-    known = run.manifest is not None and run.manifest.has(file, target, source.data, coded)
-    if not (keep and known):
-        with settings.let_in(run.room, settings.need_to_compress([source.data]), run.meter.check) as share:
-            picture = run.picture(source.data)
-            check_checksum(picture, coded)
-            if not keep:
-                decoded = share.decompress(coded, lambda fraction: run.meter.check())
-                check_same(picture, decoded, "the .pxz file of an earlier command", "both files are kept")
-        if run.manifest is not None:
-            run.manifest.add(file, target, source.data, picture, coded)
-    if not keep:
-        delete_source(Path(file), source.status)
-    run.tally.count(before=True)
-
-
-def _compress(file: str, target: Path | None, run: _Run, part: Part) -> tuple[Source, bytes]:
-    """One file, to its target or standard output, and to the manifest: (the image file, the .pxz file)."""
-    settings, meter = run.settings, run.meter
-    times = mtime_ns(file) if settings.keep_times else None  # before reading: what changes later is not passed over
-    source = read_source(file, settings.image_bounds)
-    with settings.let_in(run.room, settings.need_to_compress([source.data]), meter.check) as share:
-        picture = run.picture(source.data)
-        half = (part[0] + part[1]) / 2 if settings.verify else part[1]
-        coded = share.compress([picture], None, meter.part(part[0], half))
-        decode = partial(share.decompress_all, progress=meter.part(half, part[1]))
-        like = [source.status] if source.status is not None else []
-        write_coded(coded, target, share, decode, [picture], times, like)
-        if run.manifest is not None and target is not None:
-            run.manifest.add(file, target, source.data, picture, coded)
-    return source, coded

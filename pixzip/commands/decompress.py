@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pixzip.commands.arguments import PACKED, STREAM, found_files, read_source, shown_name
-from pixzip.commands.each import Work, label_of, on_each, parts_of, room_for
+from pixzip.commands.each import Part, Work, label_of, on_each, parts_of, room_for
 from pixzip.commands.options import (
     EXIT_CODES,
     Settings,
@@ -33,17 +33,19 @@ from pixzip.commands.outputs import (
     check_output,
     format_of,
     is_folder,
-    makes_folder,
     mtime_ns,
     numbered,
-    target_of,
 )
-from pixzip.commands.progress import Stop, metered
-from pixzip.commands.salvage import Damaged, salvage_file
-from pixzip.commands.trees import asked_tree, check_results, is_before, prepare, summed_up
+from pixzip.commands.progress import Meter, Stop, metered
+from pixzip.commands.salvage import Packed, salvage_file
+from pixzip.commands.trees import Results, asked_tree, check_results, summed_up
 from pixzip.commands.written import how_coded
 from pixzip.errors import FormatError, LimitError, UsageError
-from pixzip.tree import Tally, make_folder
+from pixzip.tree import Tally
+
+if TYPE_CHECKING:
+    from pixzip.batch import Room
+    from pixzip.memory import Need
 
 #: A small file may say that it holds millions of pictures of a pixel.
 _MOST_TARGETS = 100_000
@@ -97,57 +99,83 @@ def decompress(
     settings = Settings(**options)
     if settings.keep_times and (output == STREAM or STREAM in files):
         raise UsageError("--keep-times needs an input file and an output file")
-    outputs, room = Outputs(force=settings.force), room_for(settings, found)
+    results = Results(output, tree, Outputs(force=settings.force), settings.force, dry_run)
     tally = Tally("decompress", len(found.names), passed_over=found.passed_over)
+    with metered(label_of(found), stop, quiet=quiet) as meter, summed_up(tally, tree, as_json, quiet or dry_run):
+        room, parts = room_for(settings, found), parts_of(len(found.names))
+        run = _Run(settings, results, room, meter, tally, parts, verbose)
+        on_each(found, run.salvage if salvage else run.begin, 1 if salvage else room.side_by_side, meter)
 
-    def passed_over(file: str, targets: Sequence[Path], data: bytes) -> str | None:
-        check_results(targets, data, settings, room, meter.check)
-        tally.count(before=True)
-        return f"{shown_name(file)}: done before" if verbose else None
 
-    def begin(file: str) -> Work:
-        part = parts()
-        target = target_of(file, output, ".png") if tree is None else tree.target(file, ".png")
-        image_format = "PNG" if target is None else format_of(target)
-        times = mtime_ns(file) if settings.keep_times else None
-        data, status = read_source(file, settings.packed_bounds)
-        like = [] if status is None else [status]
-        if target is not None:
-            check_holds(target, data)
-        if salvage:
-            if target is not None and is_before(file, [target], tree, outputs, settings):
-                return partial(passed_over, file, [target], data)
-            if makes_folder(output, tree) and target is not None:
-                make_folder(target.parent)
-            found = Damaged(file, data, times, like, part)
-            return lambda: salvage_file(found, target, image_format, settings, outputs, meter, tally)
-        named = tree is not None or output is None or is_folder(output)
-        targets = _targets(data, target, settings.max_pixels, named=named)
-        if targets is not None and is_before(file, targets, tree, outputs, settings):
-            return partial(passed_over, file, targets, data)
-        need = settings.need_to_decompress(data, image_format)
-        for target in targets or ():
-            prepare(file, target, outputs, dry_run=dry_run, make=makes_folder(output, tree))
-        if dry_run:
+@dataclass(frozen=True)
+class _Run:
+    """What the files of one command share, and what becomes of each."""
+
+    settings: Settings
+    results: Results
+    room: Room
+    meter: Meter
+    tally: Tally
+    parts: Callable[[], Part]
+    verbose: bool
+
+    def begin(self, file: str) -> Work:
+        """In a file's turn: where its pictures go, and what there is to do."""
+        packed, target = self._read(file)
+        named = self.results.tree is not None or self.results.output is None or is_folder(self.results.output)
+        targets = _targets(packed.data, target, self.settings.max_pixels, named=named)
+        if targets is not None and self.results.are_there(file, targets):
+            return partial(self._pass_over, packed, targets)
+        image_format = _format_of(target)
+        need = self.settings.need_to_decompress(packed.data, image_format)
+        for each in targets or ():
+            self.results.prepare(file, each)
+        if self.results.dry_run:
             shown = ["standard output"] if targets is None else list(map(str, targets))
             return lambda: "\n".join(f"{shown_name(file)} -> {each}" for each in shown)
+        return partial(self._decompress, packed, targets, image_format, need)
 
-        def work() -> str | None:
-            from_s = time.monotonic()
-            with settings.let_in(room, need, meter.check) as share:
-                written_bytes = _decompress(data, targets, image_format, share, meter.part(*part), times, like)
-            tally.count(len(data), written_bytes)
-            if not verbose:
-                return None
-            to = "standard output" if targets is None else ", ".join(map(str, targets))
-            sizes = f"{len(data)} -> {written_bytes} bytes"
-            return f"{shown_name(file)} -> {to}: {sizes}, {how_coded(data)}, {time.monotonic() - from_s:.2f} s"
+    def salvage(self, file: str) -> Work:
+        """As begin, for what is left of a file."""
+        packed, target = self._read(file)
+        if target is not None and self.results.are_there(file, [target]):
+            return partial(self._pass_over, packed, [target])
+        return partial(
+            salvage_file, packed, target, _format_of(target), self.settings, self.results, self.meter, self.tally
+        )
 
-        return work
+    def _read(self, file: str) -> tuple[Packed, Path | None]:
+        """A file in its turn, and where its picture goes, or by whose name its pictures do."""
+        part, target = self.parts(), self.results.target(file, ".png")
+        _format_of(target)  # refuses others before anything is read
+        times = mtime_ns(file) if self.settings.keep_times else None
+        data, status = read_source(file, self.settings.packed_bounds)
+        if target is not None:
+            check_holds(target, data)
+        return Packed(file, data, times, [] if status is None else [status], part), target
 
-    with metered(label_of(found), stop, quiet=quiet) as meter, summed_up(tally, tree, as_json, quiet or dry_run):
-        parts = parts_of(len(found.names))
-        on_each(found, begin, 1 if salvage else room.side_by_side, meter)
+    def _pass_over(self, packed: Packed, targets: Sequence[Path]) -> str | None:
+        """Count a file that was decompressed before, if the results hold its pictures."""
+        check_results(targets, packed.data, self.settings, self.room, self.meter.check)
+        self.tally.count(before=True)
+        return f"{shown_name(packed.file)}: done before" if self.verbose else None
+
+    def _decompress(self, packed: Packed, targets: Sequence[Path] | None, image_format: str, need: Need) -> str | None:
+        """Decode a file, write its pictures and count it; the line that says so."""
+        from_s, data = time.monotonic(), packed.data
+        with self.settings.let_in(self.room, need, self.meter.check) as share:
+            written_bytes = _write(packed, targets, image_format, share, self.meter.part(*packed.part))
+        self.tally.count(len(data), written_bytes)
+        if not self.verbose:
+            return None
+        to = "standard output" if targets is None else ", ".join(map(str, targets))
+        sizes = f"{len(data)} -> {written_bytes} bytes"
+        return f"{shown_name(packed.file)} -> {to}: {sizes}, {how_coded(data)}, {time.monotonic() - from_s:.2f} s"
+
+
+def _format_of(target: Path | None) -> str:
+    """The format that a target's suffix names; PNG on standard output. Raises UsageError as format_of."""
+    return "PNG" if target is None else format_of(target)
 
 
 def _targets(data: bytes, target: Path | None, max_pixels: int, *, named: bool) -> list[Path] | None:
@@ -176,23 +204,21 @@ def _targets(data: bytes, target: Path | None, max_pixels: int, *, named: bool) 
     return numbered(target, count)
 
 
-def _decompress(
-    data: bytes,
+def _write(
+    packed: Packed,
     targets: Sequence[Path] | None,
     image_format: str,
     settings: Settings,
     progress: Callable[[float], None],
-    mtime_ns: int | None,
-    like: Sequence[os.stat_result],
 ) -> int:
     """The pictures of one file, to their targets as write_all has it, or the only one to standard output: bytes."""
     from pixzip.files import write_all, write_stdout
     from pixzip.formats.image import write_image
 
     if targets is None:
-        image = write_image(settings.decompress(data, progress), image_format)
+        image = write_image(settings.decompress(packed.data, progress), image_format)
         write_stdout(image, force=settings.force)
         return len(image)
-    pictures = settings.decompress_all(data, progress)
+    pictures = settings.decompress_all(packed.data, progress)
     images = ((target, write_image(each, image_format)) for target, each in zip(targets, pictures, strict=True))
-    return write_all(images, force=settings.force, mtime_ns=mtime_ns, like=like)
+    return write_all(images, force=settings.force, mtime_ns=packed.mtime_ns, like=packed.like)

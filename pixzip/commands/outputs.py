@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pixzip.commands.arguments import FORMATS, LOSSY, STREAM
 from pixzip.errors import ImageError, UsageError
-from pixzip.tree import Tree
 
 _SEPARATORS = (os.sep,) if os.altsep is None else (os.sep, os.altsep)
 
@@ -29,12 +28,12 @@ def target_of(file: str, output: str | None, suffix: str) -> Path | None:
 
 def is_folder(output: str) -> bool:
     """Whether an output is a folder: one that is there, or by a separator at its end one that is to be made."""
-    return os.path.isdir(output) or output.endswith(_SEPARATORS)
+    return os.path.isdir(output) or makes_folder(output)
 
 
-def makes_folder(output: str | None, tree: Tree | None) -> bool:
-    """Whether folders of results are made where they are missing."""
-    return tree is not None or (output is not None and output.endswith(_SEPARATORS))
+def makes_folder(output: str | None) -> bool:
+    """Whether an output is a folder that is made where it is missing."""
+    return output is not None and output.endswith(_SEPARATORS)
 
 
 def numbered(target: Path, count: int) -> list[Path]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from pixzip.commands.arguments import complain, shown_name
 from pixzip.commands.each import Part
 from pixzip.commands.options import Settings
-from pixzip.commands.outputs import Outputs, numbered
+from pixzip.commands.outputs import numbered
 from pixzip.commands.progress import Meter
+from pixzip.commands.trees import Results
 from pixzip.errors import SalvageError, UsageError
 from pixzip.tree import Tally
 
@@ -20,7 +21,7 @@ _MOST_LINES = 100
 
 
 @dataclass(frozen=True)
-class Damaged:
+class Packed:
     """A .pxz file as it is, and what its pictures are written with."""
 
     file: str
@@ -31,11 +32,11 @@ class Damaged:
 
 
 def salvage_file(
-    damaged: Damaged,
+    packed: Packed,
     target: Path | None,
     image_format: str,
     settings: Settings,
-    outputs: Outputs,
+    results: Results,
     meter: Meter,
     tally: Tally,
 ) -> None:
@@ -43,22 +44,22 @@ def salvage_file(
     from pixzip.files import write_all, write_stdout
     from pixzip.formats.image import write_image
 
-    found = settings.salvage(damaged.data, meter.part(*damaged.part))
+    found = settings.salvage(packed.data, meter.part(*packed.part))
     many = len(found.pictures) > 1
     if many and target is None:
         raise UsageError(f"the file holds {len(found.pictures)} pictures: standard output takes one")
     targets = [] if target is None else numbered(target, len(found.pictures)) if many else [target]
     for each in targets:
-        outputs.check(damaged.file, each)
+        results.prepare(packed.file, each)
     images = ((each, write_image(one, image_format)) for each, one in zip(targets, found.pictures, strict=False))
-    write_all(images, force=settings.force, mtime_ns=damaged.mtime_ns, like=damaged.like)
+    write_all(images, force=settings.force, mtime_ns=packed.mtime_ns, like=packed.like)
     if target is None:
         write_stdout(write_image(found.pictures[0], image_format), force=settings.force)
     if found.whole:
-        tally.count(len(damaged.data))
+        tally.count(len(packed.data))
         return
     meter.clear()
     damage = [*found.faults, *(f"lost {area}" for area in found.lost)]
     for line in damage[:_MOST_LINES]:
-        complain(shown_name(damaged.file), line)
+        complain(shown_name(packed.file), line)
     raise SalvageError(f"what is left is written; {len(found.lost)} tiles are lost, other faults: {len(found.faults)}")

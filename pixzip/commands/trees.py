@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixzip.commands.arguments import remark, say
 from pixzip.commands.options import Settings
-from pixzip.commands.outputs import Outputs
+from pixzip.commands.outputs import Outputs, makes_folder, target_of
 from pixzip.errors import PixelChecksumError, PixzipError
 from pixzip.tree import Tally, Tree, is_done, make_folder, tree_of
 
@@ -24,13 +25,40 @@ def asked_tree(files: Sequence[str], output: str | None, recursive: bool) -> Tre
     return tree_of(files, output) if recursive else None
 
 
-def is_before(file: str, targets: Sequence[Path], tree: Tree | None, outputs: Outputs, settings: Settings) -> bool:
-    """Whether an earlier command has done this file of a tree. Raises UsageError where a target is another file's."""
-    if tree is None or settings.force or not is_done(file, targets):
-        return False
-    for target in targets:
-        outputs.claim(file, target)
-    return True
+@dataclass(frozen=True)
+class Results:
+    """Where the results of one command go: to the output, or where a tree has them; and which are there before."""
+
+    output: str | None
+    tree: Tree | None
+    outputs: Outputs
+    force: bool
+    dry_run: bool
+
+    def target(self, file: str, suffix: str) -> Path | None:
+        """Where the result for a file goes; None: to standard output."""
+        return target_of(file, self.output, suffix) if self.tree is None else self.tree.target(file, suffix)
+
+    def are_there(self, file: str, targets: Sequence[Path]) -> bool:
+        """Whether an earlier command did this file of a tree. Raises UsageError where a target is another file's."""
+        if self.tree is None or self.force or not is_done(file, targets):
+            return False
+        for target in targets:
+            self.outputs.claim(file, target)
+        return True
+
+    def prepare(self, file: str, target: Path) -> None:
+        """Check a target, and make its folder, where that is asked for."""
+        if self._makes_folders and not target.parent.is_dir():
+            if self.dry_run:
+                self.outputs.claim(file, target)
+                return
+            make_folder(target.parent)
+        self.outputs.check(file, target)
+
+    @property
+    def _makes_folders(self) -> bool:
+        return self.tree is not None or makes_folder(self.output)
 
 
 def check_results(
@@ -92,16 +120,6 @@ def _through_png(picture: Picture, metadata: tuple[tuple[str, bytes], ...]) -> t
 
     pixel = replace(picture, planes=picture.planes[:, :1, :1], metadata=metadata)
     return read_image(write_image(pixel, "PNG")).metadata
-
-
-def prepare(file: str, target: Path, outputs: Outputs, *, dry_run: bool, make: bool) -> None:
-    """Check an output, and make its folder, where that is asked for."""
-    if make and not target.parent.is_dir():
-        if dry_run:
-            outputs.claim(file, target)
-            return
-        make_folder(target.parent)
-    outputs.check(file, target)
 
 
 @contextmanager
