@@ -29,9 +29,11 @@ def gate_colours(features: int, groups: int) -> tuple[int, ...]:
     return colours(features, groups) * 4
 
 
-def allowed(mask: Mask, seen: int, own: int) -> bool:
-    """Whether a feature of colour ``own`` may see a feature of colour ``seen`` at its own pixel."""
-    return mask == "all" or seen < own or (mask == "B" and seen == own)
+def allowed(mask: Mask, seen: Tensor, own: Tensor) -> Tensor:
+    """Whether features of the colours ``own`` may see features of the colours ``seen`` at their own pixel."""
+    if mask == "all":
+        return torch.ones_like(seen < own)
+    return seen <= own if mask == "B" else seen < own
 
 
 def stored_taps(kernel: tuple[int, int]) -> tuple[tuple[int, int], ...]:
@@ -46,6 +48,6 @@ def stored_taps(kernel: tuple[int, int]) -> tuple[tuple[int, int], ...]:
 
 def weight_mask(mask: Mask, seen: tuple[int, ...], own: tuple[int, ...], kernel: tuple[int, int]) -> Tensor:
     """(outputs, inputs, stored rows, stored columns) of 0 and 1, from the colours of the inputs and of the outputs."""
-    centre = torch.tensor([[float(allowed(mask, s, o)) for s in seen] for o in own])
+    centre = allowed(mask, torch.tensor(seen), torch.tensor(own)[:, None]).float()  # (outputs, inputs)
     taps = [torch.full_like(centre, float(tap < (0, 0))) if tap != (0, 0) else centre for tap in stored_taps(kernel)]
     return torch.stack(taps, dim=2).view(len(own), len(seen), kernel[0] // 2 + 1, -1)
