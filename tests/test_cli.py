@@ -150,6 +150,16 @@ def test_several_files_go_into_a_folder(run: Callable[..., Result], photo: Path,
     }
 
 
+def test_the_line_on_a_file_says_where_no_model_has_a_part_in_it(
+    run: Callable[..., Result], photo: Path, model: Path
+) -> None:
+    drawing = photo.with_name("drawing.png")
+    drawing.write_bytes(png_bytes(np.tile(model_picture(16, 16), (6, 6, 1))))
+    by_model, stored = sorted(said(run("compress", drawing, photo, "--model", model)), key=len)
+    assert by_model.endswith(" %") and "photo.png -> " in by_model
+    assert stored.endswith((" %, stored as WebP", " %, stored as PNG")) and "drawing.png -> " in stored
+
+
 def test_standard_streams_carry_both_ways(
     run: Callable[..., Result], photo: Path, model: Path, feed: Callable[[bytes], None]
 ) -> None:

@@ -31,7 +31,7 @@ from pixzip.commands.outputs import Outputs, check_output, mtime_ns
 from pixzip.commands.pack import pack_files
 from pixzip.commands.progress import Meter, Stop, metered
 from pixzip.commands.trees import Results, asked_tree, summed_up
-from pixzip.commands.written import ForeignModel, check_same, delete_source, how_coded, summary, write_coded
+from pixzip.commands.written import ForeignModel, check_same, delete_source, summary, write_coded
 from pixzip.errors import UsageError
 from pixzip.tree import Tally
 
@@ -197,8 +197,10 @@ class _Run:
             delete_source(Path(file), source.status)
         self.tally.count(len(source.data), len(coded))
         self.foreign.note(coded)
-        line = None if self.quiet else summary(shown_name(file), target, len(source.data), len(coded))
-        return f"{line}, {how_coded(coded)}, {time.monotonic() - from_s:.2f} s" if self.verbose else line
+        if self.quiet:
+            return None
+        line = summary(shown_name(file), target, len(source.data), coded, verbose=self.verbose)
+        return f"{line}, {time.monotonic() - from_s:.2f} s" if self.verbose else line
 
     def _written(self, file: str, target: Path | None, part: Part) -> tuple[Source, bytes]:
         """One file, to its target or standard output, and to the manifest: (the image file, the .pxz file)."""

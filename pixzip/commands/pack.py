@@ -13,7 +13,7 @@ from pixzip.commands.each import label_of
 from pixzip.commands.options import Settings
 from pixzip.commands.outputs import Outputs, is_folder
 from pixzip.commands.progress import Stop, metered
-from pixzip.commands.written import ForeignModel, delete_source, how_coded, summary, write_coded
+from pixzip.commands.written import ForeignModel, delete_source, summary, write_coded
 from pixzip.errors import OutputError, PixzipError, UsageError
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def pack_files(
         for file, status in zip(files.names, statuses, strict=True):
             _delete(file, status)
     if not quiet:
-        line = summary(f"{len(pictures)} pictures", target, source_bytes, len(coded))
-        remark(f"{line}, {how_coded(coded)}" if verbose else line)
+        remark(summary(f"{len(pictures)} pictures", target, source_bytes, coded, verbose=verbose))
         foreign = ForeignModel(settings)
         foreign.note(coded)
         foreign.warn()

@@ -60,10 +60,16 @@ def delete_source(source: Path, status: os.stat_result | None) -> None:
         raise OutputError(f"compressed, but cannot be deleted: {error.strerror}") from None
 
 
-def summary(name: str, target: Path | None, source_bytes: int, coded_bytes: int) -> str:
-    """A line on one written file."""
+def summary(name: str, target: Path | None, source_bytes: int, coded: bytes, *, verbose: bool) -> str:
+    """A line on one written .pxz file; where no model codes it, that it is stored; verbose: all of how it is coded."""
+    from pixzip.api import inspect
+
     to = "standard output" if target is None else target
-    return f"{name} -> {to}: {source_bytes} -> {coded_bytes} bytes, {100 * coded_bytes / source_bytes:.1f} %"
+    line = f"{name} -> {to}: {source_bytes} -> {len(coded)} bytes, {100 * len(coded) / source_bytes:.1f} %"
+    if verbose:
+        return f"{line}, {how_coded(coded)}"
+    coding = inspect(coded).coding
+    return line if coding == "model" else f"{line}, stored as {coding}"
 
 
 def how_coded(coded: bytes) -> str:
