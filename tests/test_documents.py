@@ -35,7 +35,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
 for _folder in ("docs", "models", "examples", "bench/research"):
     DOCUMENTS += sorted((ROOT / _folder).glob("*.md"))
 #: First words that make a line of an indented or fenced block a command.
