@@ -19,9 +19,8 @@ PACKAGE = Path(pixzip.__file__).parent
 #: Modules that read what others made: every raise in them is reached by a test of the suite.
 READERS = ("api", "contents", "codec", "keywords", "coding/entropy", "coding/stored", "coding/deep")
 READERS += ("pxz/container", "pxz/names", "pxz/remains")
-READERS += tuple(
-    f"formats/{name}" for name in ("image", "png", "foreign", "pnm", "tiff", "directories", "fax", "segments")
-)
+_FORMATS = ("image", "png", "foreign", "pnm", "tiff", "deep_tiff", "strips", "directories", "fax", "segments")
+READERS += tuple(f"formats/{name}" for name in _FORMATS)
 READERS += tuple(f"model/{name}" for name in ("file", "checks", "stack", "multiscale"))
 #: (module's name, line) of the frames where an error of pixzip's was made.
 reached: set[tuple[str, int]] = set()

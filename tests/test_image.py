@@ -430,7 +430,7 @@ REFUSED: dict[str, bytes] = {
     "sample format [3]": pillow_bytes(Image.new("F", (2, 2)), "TIFF"),
     "sample format [2]": pillow_bytes(Image.new("I", (2, 2)), "TIFF"),
     "compression 7": pillow_bytes(noise("RGB"), "TIFF", compression="jpeg"),
-    "bits (16, 16, 16), RGB": tiff(bytes(24), bits=(16, 16, 16), photometric=2),
+    "unknown pixel mode": tiff(bytes(24), bits=(16, 16, 8), photometric=2),
     "bits (12,), black is zero": tiff(bytes(6), bits=(12,), photometric=1),
     "bits (32,), black is zero": tiff(bytes(16), bits=(32,), photometric=1),
     "bits (16,), white is zero": tiff(bytes(8), bits=(16,), photometric=0),

@@ -162,10 +162,27 @@ def write_directories(directories: Directories, behind: bytes = b"", place_tag: 
             at += len(_written(order, parts[tag], 0))
     if place_tag:
         main[place_tag] = made(order, LONG, at)
-    out = bytearray(struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8))
+    out = bytearray(_header_of(order, 8))
     for directory in (main, exif, parts.get(INTEROP_PART, {}) if INTEROP_PART in exif else {}, parts.get(GPS_PART, {})):
         out += _written(order, directory, len(out)) if directory else b""
     return bytes(out) + behind
+
+
+def with_directory(data: bytes, order: str, directory: Directory) -> bytes:
+    """A TIFF file with this directory as its only one, at its end: places in it are those of the file, whose it is.
+
+    Raises ImageError beyond 4 GB, which only BigTIFF can point to.
+    """
+    at = len(data) + len(data) % 2
+    if at >= 1 << 32:
+        raise ImageError(f"TIFF of {len(data)} bytes: its samples of 16 bits are not read beyond 4 GB")
+    header = _header_of(order, at)
+    behind = bytes(at - len(data)) + _written(order, directory, at)
+    return b"".join((header, memoryview(data)[len(header) :], behind))
+
+
+def _header_of(order: str, at: int) -> bytes:
+    return struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, at)
 
 
 def _written(order: str, directory: Directory, at: int) -> bytes:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from pixzip.errors import ImageError
+from pixzip.formats import tiff_tags
+from pixzip.formats.deep_tiff import LOSSLESS, DeepTiff, deep_tiff
 from pixzip.formats.fax import GROUP_4
 from pixzip.formats.png import check_size
 from pixzip.formats.segments import gif_frames
@@ -83,6 +85,15 @@ def open_foreign(data: bytes, kind: str, *, max_pixels: int) -> tuple[Any, int]:
     return image, _CHECKS[kind](data, image) if kind in _CHECKS else 8
 
 
+def opened_deep_tiff(data: bytes, *, max_pixels: int) -> DeepTiff | None:
+    """A TIFF that deep_tiff.py reads, and None for all others. Raises as open_foreign."""
+    tiff = deep_tiff(data)
+    if tiff is not None:
+        check_single(data)
+        check_size(tiff.width, tiff.height, max_pixels)
+    return tiff
+
+
 def _canvas_size(data: bytes, kind: str) -> tuple[int, int]:
     """(width, height) where Pillow allocates the canvas on opening; elsewhere (1, 1)."""
     if kind == "GIF":
@@ -115,10 +126,8 @@ def _open(data: bytes, kind: str) -> Any:
     return readers[kind](io.BytesIO(data))
 
 
-#: TIFF tags.
-_BITS, _COMPRESSION, _PHOTOMETRIC, _EXTRA, _FORMAT, _COLORMAP = 258, 259, 262, 338, 339, 320
-#: None, CCITT Group 4 (which fax.py looks at), LZW, Deflate, PackBits, LZMA, Zstandard.
-_LOSSLESS = {1, GROUP_4, 5, 8, 32946, 32773, 34925, 50000}
+#: fax.py looks at CCITT Group 4.
+_LOSSLESS = LOSSLESS | {GROUP_4}
 #: CCITT's older codes: what is missing or damaged libtiff leaves white, and does not say so.
 _OLD_FAX = {2, 3}
 _PHOTOMETRICS = {0: "white is zero", 1: "black is zero", 2: "RGB", 3: "palette"}
@@ -131,8 +140,12 @@ def _check_tiff(data: bytes, image: Any) -> int:
     Lab; extra samples, dropped, and premultiplied alpha, divided; JPEG inside; strips that are not there, left black.
     """
     tags = image.tag_v2
-    bits, formats, extra = set(tags.get(_BITS, (1,))), set(tags.get(_FORMAT, (1,))), tuple(tags.get(_EXTRA, ()))
-    photometric, compression = tags.get(_PHOTOMETRIC, 0), tags.get(_COMPRESSION, 1)
+    bits, formats, extra = (
+        set(tags.get(tiff_tags.BITS, (1,))),
+        set(tags.get(tiff_tags.FORMAT, (1,))),
+        tuple(tags.get(tiff_tags.EXTRA, ())),
+    )
+    photometric, compression = tags.get(tiff_tags.PHOTOMETRIC, 0), tags.get(tiff_tags.COMPRESSION, 1)
     depth = bits.pop() if len(bits) == 1 else 0
     if photometric not in _PHOTOMETRICS:
         raise ImageError(f"TIFF with photometric interpretation {photometric}: only gray, RGB and palette are kept")
@@ -144,11 +157,13 @@ def _check_tiff(data: bytes, image: Any) -> int:
         raise ImageError(f"TIFF with sample format {sorted(formats)}: only unsigned integers are kept")
     gray = photometric == 1 or (photometric == 0 and depth < 16)
     if depth not in (1, 2, 4, 8) and not (depth == 16 and gray and image.mode in ("I;16", "I;16B")):
-        raise ImageError(f"TIFF with bits {tags.get(_BITS)}, {_PHOTOMETRICS[photometric]}: would be cut or scaled")
+        raise ImageError(
+            f"TIFF with bits {tags.get(tiff_tags.BITS)}, {_PHOTOMETRICS[photometric]}: would be cut or scaled"
+        )
     if extra not in ((), (2,)) or image.mode == "PA":
         raise ImageError(f"TIFF with extra samples {extra} in mode {image.mode}: only alpha of gray and RGB is kept")
     _check_strips(image)
-    if photometric == 3 and any(entry & 255 not in (0, entry >> 8) for entry in tags.get(_COLORMAP, ())):
+    if photometric == 3 and any(entry & 255 not in (0, entry >> 8) for entry in tags.get(tiff_tags.COLORMAP, ())):
         raise ImageError("TIFF with a palette of 16 bits a sample: would be cut to 8")
     return int(depth)
 

@@ -20,9 +20,11 @@ from PIL import Image
 
 from pixzip.errors import ImageError, LimitError
 from pixzip.formats import metadata as meta
-from pixzip.formats import segments
+from pixzip.formats import segments, tiff_tags
+from pixzip.formats.deep_tiff import read_deep_tiff
+from pixzip.formats.directories import read_directories
 from pixzip.formats.fax import GROUP_4, check_whole
-from pixzip.formats.foreign import check_tga_footer, format_of, open_foreign
+from pixzip.formats.foreign import check_tga_footer, format_of, open_foreign, opened_deep_tiff
 from pixzip.formats.png import (
     GRAY,
     GRAY_ALPHA,
@@ -37,6 +39,7 @@ from pixzip.formats.png import (
     write_png,
 )
 from pixzip.formats.pnm import is_pnm, pnm_shape, read_pnm, write_pnm
+from pixzip.formats.strips import check_strips
 from pixzip.formats.tiff import tiff_metadata, write_tiff
 from pixzip.limits import MAX_PIXELS
 
@@ -128,9 +131,14 @@ def _read(data: bytes, max_pixels: int, allow_jpeg: bool, strip: bool) -> Pictur
     if kind == "JPEG" and not allow_jpeg:
         raise ImageError("JPEG is lossy already: kept without loss it would only grow (allowed on request)")
     with _pillow_errors(kind):
+        if kind == "TIFF" and (tiff := opened_deep_tiff(data, max_pixels=max_pixels)):
+            entries = () if strip else tiff_metadata(data)
+            return Picture(read_deep_tiff(tiff), _MODE_OF_CHANNELS[tiff.channels], 16, metadata=entries)
         image, depth = open_foreign(data, kind, max_pixels=max_pixels)
         entries = () if strip else _metadata(data, image, kind)
-        is_fax = kind == "TIFF" and image.tag_v2.get(259) == GROUP_4
+        is_fax = kind == "TIFF" and image.tag_v2.get(tiff_tags.COMPRESSION) == GROUP_4
+        if kind == "TIFF":
+            check_strips(data, read_directories(data))
         image.load()
         if is_fax:
             check_whole(data, image)
@@ -151,6 +159,8 @@ def claimed_shape(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, in
     else:
         kind = format_of(data)
         with _pillow_errors(kind):
+            if kind == "TIFF" and (tiff := opened_deep_tiff(data, max_pixels=max_pixels)):
+                return tiff.channels, tiff.height, tiff.width, 16
             image, depth = open_foreign(data, kind, max_pixels=max_pixels)
             shape = len(image.getbands()), image.height, image.width, depth
     check_size(shape[2], shape[1], max_pixels)
@@ -367,7 +377,7 @@ _HOLDS = {
     "WEBP": {("L", 8), ("LA", 8), ("RGB", 8), ("RGBA", 8)},
     "TIFF": {
         *(("L", 1), ("L", 2), ("L", 4), ("L", 8), ("L", 16), ("LA", 8), ("RGB", 8), ("RGBA", 8)),
-        *(("P", 1), ("P", 2), ("P", 4), ("P", 8)),
+        *(("LA", 16), ("RGB", 16), ("RGBA", 16), ("P", 1), ("P", 2), ("P", 4), ("P", 8)),
     },
     "BMP": {("L", 1), ("L", 8), ("P", 8), ("RGB", 8)},
     "PPM": {("L", 1), ("L", 2), ("L", 4), ("L", 8), ("L", 16), ("RGB", 8), ("RGB", 16)},

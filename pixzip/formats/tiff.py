@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pixzip.errors import ImageError
 from pixzip.formats import metadata as meta
+from pixzip.formats import tiff_tags
 from pixzip.formats.directories import (
     BYTE,
     DIRECTORY_TYPES,
@@ -32,11 +33,10 @@ from pixzip.formats.directories import (
     write_directories,
 )
 from pixzip.formats.png import pack_rows
+from pixzip.formats.strips import values
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _ROWS = 256, 257, 258, 259, 262, 277, 278
-_STRIP_AT, _STRIP_BYTES, _COLORMAP, _EXTRA, _ORIENTATION = 273, 279, 320, 338, 274
-_X_RESOLUTION, _Y_RESOLUTION, _UNIT, _XMP, _ICC = 282, 283, 296, 700, 34675
-_SUB_PICTURES = 330
+#: A tile of any picture; its sides are multiples of these, so that those of one tile may be a little larger.
+_MOST_TILE_PX, _TILE_STEP_PX = 1 << 20, 16
 #: How the samples are laid out and packed, which pixels alone keep: sizes, kinds of samples, fill order, orientation,
 #: strips, planes, free space, CCITT's options, predictor, palette, tiles, extra samples, JPEG's tables, YCbCr.
 _LAYOUT = {
@@ -44,7 +44,10 @@ _LAYOUT = {
     *(292, 293, 317, 320, 322, 323, 324, 325, 338, 339, 340, 341, 347, *range(512, 522), *range(529, 533)),
 }
 #: Those with an entry of their own among a picture's metadata.
-_PACKETS_OF_METADATA, _RESOLUTION = {_XMP, _ICC}, {_X_RESOLUTION, _Y_RESOLUTION, _UNIT}
+_PACKETS_OF_METADATA, _RESOLUTION = (
+    {tiff_tags.XMP, tiff_tags.ICC},
+    {tiff_tags.X_RESOLUTION, tiff_tags.Y_RESOLUTION, tiff_tags.UNIT},
+)
 #: IPTC, Photoshop's blocks and layers: bytes, whatever type a writer gave them.
 _PACKETS = {33723, 34377, 37724}
 _DEFLATE, _PLAIN_ALPHA = 8, 2
@@ -58,13 +61,22 @@ _MOST_BYTES = (1 << 32) - (1 << 20)
 def check_single(data: bytes) -> None:
     """Raises ImageError for a TIFF file of several pictures: pages, or others that the first one's tags point to.
 
-    Of a camera's raw file the first is a thumbnail.
+    Of a camera's raw file the first is a thumbnail. Likewise for tiles that are no tiles of this picture.
     """
     directories = read_directories(data)
     if not directories.is_last:
         raise ImageError("TIFF file with several pages: only single pictures are kept")
-    if _SUB_PICTURES in directories.main:
+    if tiff_tags.SUB_PICTURES in directories.main:
         raise ImageError("TIFF file with further pictures in sub-directories (tag 330): only single pictures are kept")
+    _check_tiles(directories)
+
+
+def _check_tiles(found: Directories) -> None:
+    """Raises ImageError for tiles far beyond the picture: libtiff allocates a whole one, whatever the file holds."""
+    wide, high = (max(values(found, tag, 0)) for tag in (tiff_tags.TILE_WIDTH, tiff_tags.TILE_HEIGHT))
+    w, h = (max(values(found, tag, 0)) for tag in (tiff_tags.WIDTH, tiff_tags.HEIGHT))
+    if wide * high > max(_MOST_TILE_PX, (w + _TILE_STEP_PX) * (h + _TILE_STEP_PX)):
+        raise ImageError(f"TIFF with tiles of {wide} x {high} pixels in a picture of {w} x {h}")
 
 
 def tiff_metadata(data: bytes) -> meta.Metadata:
@@ -84,21 +96,21 @@ def tiff_metadata(data: bytes) -> meta.Metadata:
     own = _LAYOUT | _PACKETS_OF_METADATA | (_RESOLUTION if resolution else set())
     rest = {tag: entry for tag, entry in found.main.items() if tag not in own}
     rest |= {tag: packet(rest[tag].data) for tag in _PACKETS & set(rest) if rest[tag].type != BYTE}
-    packets = [("icc", found.main[_ICC].data)] if _ICC in found.main else []
+    packets = [("icc", found.main[tiff_tags.ICC].data)] if tiff_tags.ICC in found.main else []
     if rest:
         block = Directories(found.order, rest, found.parts, is_last=True)
         packets.append(("exif", write_directories(block)))
-    if _XMP in found.main:
-        packets.append(("xmp", found.main[_XMP].data))
+    if tiff_tags.XMP in found.main:
+        packets.append(("xmp", found.main[tiff_tags.XMP].data))
     return (*packets, *resolution)
 
 
 def _resolution(found: Directories) -> meta.Metadata:
-    sides = [found.main.get(tag) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
+    sides = [found.main.get(tag) for tag in (tiff_tags.X_RESOLUTION, tiff_tags.Y_RESOLUTION)]
     numbers = [struct.unpack(f"{found.order}2I", side.data) for side in sides if side and side.type == RATIONAL]
     if len(numbers) != 2 or not all(map(all, numbers)):
         return ()
-    unit = found.main.get(_UNIT)
+    unit = found.main.get(tiff_tags.UNIT)
     number = struct.unpack(f"{found.order}H", unit.data)[0] if unit and (unit.type, unit.number) == (SHORT, 1) else 2
     return (meta.resolution_entry(Fraction(*numbers[0]), Fraction(*numbers[1]), _UNITS.get(number, "none")),)
 
@@ -115,13 +127,13 @@ def write_tiff(samples: NDArray[Any], mode: str, depth: int, palette: bytes, met
     strip = zlib.compress(_in_order(pack_rows(samples, depth).data, depth, order), 9)
     if len(strip) > _MOST_BYTES:
         raise ImageError(f"TIFF cannot hold {len(strip)} bytes")
-    main = {tag: entry for tag, entry in found.main.items() if tag not in _LAYOUT - {_ORIENTATION}}
+    main = {tag: entry for tag, entry in found.main.items() if tag not in _LAYOUT - {tiff_tags.ORIENTATION}}
     own = _of_metadata(metadata, order)
-    if _UNIT in own:
+    if tiff_tags.UNIT in own:
         main = {tag: entry for tag, entry in main.items() if tag not in _RESOLUTION}
     main |= own | _of_samples(samples.shape, mode, depth, palette, order)
-    main[_STRIP_BYTES] = made(order, LONG, len(strip))
-    return write_directories(Directories(order, main, found.parts, is_last=True), strip, _STRIP_AT)
+    main[tiff_tags.STRIP_BYTES] = made(order, LONG, len(strip))
+    return write_directories(Directories(order, main, found.parts, is_last=True), strip, tiff_tags.STRIP_AT)
 
 
 def _in_order(rows: bytes | memoryview, depth: int, order: str) -> bytes:
@@ -130,24 +142,32 @@ def _in_order(rows: bytes | memoryview, depth: int, order: str) -> bytes:
 
 
 def _of_metadata(metadata: meta.Metadata, order: str) -> dict[int, Entry]:
-    packets = {_ICC: meta.icc_profile(metadata), _XMP: meta.xmp_packet(metadata)}
+    packets = {tiff_tags.ICC: meta.icc_profile(metadata), tiff_tags.XMP: meta.xmp_packet(metadata)}
     tags = {tag: packet(data) for tag, data in packets.items() if data}
     resolution = meta.resolution(metadata)
     if resolution:
         units = {name: number for number, name in _UNITS.items()}
-        for tag, value in zip((_X_RESOLUTION, _Y_RESOLUTION), resolution[:2], strict=True):
+        for tag, value in zip((tiff_tags.X_RESOLUTION, tiff_tags.Y_RESOLUTION), resolution[:2], strict=True):
             tags[tag] = made(order, RATIONAL, value.numerator, value.denominator)
-        tags[_UNIT] = made(order, SHORT, units[resolution[2]])
+        tags[tiff_tags.UNIT] = made(order, SHORT, units[resolution[2]])
     return tags
 
 
 def _of_samples(shape: tuple[int, ...], mode: str, depth: int, palette: bytes, order: str) -> dict[int, Entry]:
     c, h, w = shape
-    kinds = {_BITS: [depth] * c, _COMPRESSION: [_DEFLATE], _PHOTOMETRIC: [_PHOTOMETRICS[mode]], _SAMPLES: [c]}
+    kinds = {
+        tiff_tags.BITS: [depth] * c,
+        tiff_tags.COMPRESSION: [_DEFLATE],
+        tiff_tags.PHOTOMETRIC: [_PHOTOMETRICS[mode]],
+        tiff_tags.SAMPLES: [c],
+    }
     if mode in ("LA", "RGBA"):
-        kinds[_EXTRA] = [_PLAIN_ALPHA]
+        kinds[tiff_tags.EXTRA] = [_PLAIN_ALPHA]
     if mode == "P":
         colours = np.frombuffer(palette.ljust(3 << depth, b"\0"), dtype=np.uint8)[: 3 << depth].reshape(-1, 3)
-        kinds[_COLORMAP] = (colours.T.astype(int) * 257).ravel().tolist()
-    sizes = {tag: made(order, LONG, value) for tag, value in ((_WIDTH, w), (_HEIGHT, h), (_ROWS, h))}
+        kinds[tiff_tags.COLORMAP] = (colours.T.astype(int) * 257).ravel().tolist()
+    sizes = {
+        tag: made(order, LONG, value)
+        for tag, value in ((tiff_tags.WIDTH, w), (tiff_tags.HEIGHT, h), (tiff_tags.ROWS, h))
+    }
     return sizes | {tag: made(order, SHORT, *values) for tag, values in kinds.items()}
