@@ -1,7 +1,7 @@
 """Strips and tiles of a TIFF → whether each is in the file, and whole by the checksum that its compression has.
 
-libtiff tells of a wrong checksum on standard error alone, and gives the samples that it has by then. Deflate has one,
-which is looked at; LZW, PackBits and Zstandard, as libtiff writes it, have none.
+libtiff decodes what the samples need and looks at no checksum behind that. Deflate has one, so its strips are decoded
+here as well; LZW, PackBits and Zstandard, as libtiff writes it, have none.
 """
 
 from __future__ import annotations
@@ -41,39 +41,35 @@ def check_strips(data: bytes, found: Directories) -> None:
     for i, (at, length) in enumerate(zip(places, lengths, strict=True)):
         if at + length > len(data):
             raise ImageError(f"TIFF is truncated: strip {i} has {length} bytes at {at}, the file {len(data)}")
-        if compression == _NONE and length < wanted(i):
-            raise ImageError(f"TIFF is damaged: strip {i} has {length} bytes of {wanted(i)}")
-        if compression in _DEFLATE and (fault := _fault(memoryview(data)[at : at + length], wanted(i))):
+        if compression == _NONE and length < wanted(i)[0]:
+            raise ImageError(f"TIFF is damaged: strip {i} has {length} bytes of {wanted(i)[0]}")
+        if compression in _DEFLATE and (fault := _fault(memoryview(data)[at : at + length], *wanted(i))):
             raise ImageError(f"TIFF is damaged: strip {i}: {fault}")
 
 
-def _decoded_bytes(found: Directories, tiled: bool) -> Callable[[int], int]:
-    """Number of a strip or tile → the bytes of its samples, of a last strip those of the rows that are left."""
+def _decoded_bytes(found: Directories, tiled: bool) -> Callable[[int], tuple[int, int]]:
+    """Number of a strip or tile → (the bytes of its samples, those of a whole one): a last strip may be either."""
     samples, planar = values(found, tiff_tags.SAMPLES, 1)[0], values(found, tiff_tags.PLANAR, 1)[0] == 2
     bits = max(values(found, tiff_tags.BITS, 1)) * (1 if planar else samples)
-    width, height = (
-        values(found, tag, 0)[0]
-        for tag in ((tiff_tags.TILE_WIDTH, tiff_tags.TILE_HEIGHT) if tiled else (tiff_tags.WIDTH, tiff_tags.HEIGHT))
-    )
+    sides = (tiff_tags.TILE_WIDTH, tiff_tags.TILE_HEIGHT) if tiled else (tiff_tags.WIDTH, tiff_tags.HEIGHT)
+    width, height = (values(found, tag, 0)[0] for tag in sides)
     row = -(-width * bits // 8)
-    if tiled:
-        return lambda i: row * height
-    rows = max(1, min(height, values(found, tiff_tags.ROWS, height)[0]))
+    rows = height if tiled else max(1, min(height, values(found, tiff_tags.ROWS, height)[0]))
     strips = max(1, -(-height // rows))  # of a plane
-    return lambda i: row * min(rows, height - i % strips * rows)
+    return lambda i: (row * min(rows, height - i % strips * rows), row * rows)
 
 
-def _fault(strip: memoryview, wanted: int) -> str | None:
-    """What is wrong with a Deflate stream of so many bytes; of a longer one, what is behind them is not looked at."""
+def _fault(strip: memoryview, least: int, most: int) -> str | None:
+    """What is wrong with a Deflate stream of so many bytes, of which the decoder needs the least and no checksum."""
     decoder, done = zlib.decompressobj(), 0
     try:
         for at in range(0, len(strip), _PIECE_BYTES):
             piece = bytes(strip[at : at + _PIECE_BYTES])
-            while piece and not decoder.eof and done <= wanted:
+            while piece and not decoder.eof and done <= most:
                 done += len(decoder.decompress(piece, _PIECE_BYTES))
                 piece = decoder.unconsumed_tail
     except zlib.error as error:
         return str(error)
-    if done > wanted:
-        return None
-    return None if decoder.eof and done == wanted else f"its data end after {done} of {wanted} bytes"
+    if done > most:
+        return f"its data go on after {most} bytes"
+    return None if decoder.eof and done >= least else f"its data end after {done} of {least} bytes"
