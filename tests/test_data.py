@@ -160,8 +160,13 @@ def damaged_files(folder: Path) -> int:
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    (folder / "gone.png").symlink_to(folder / "nowhere")
-    return len(files)
+    links = {"gone.png": "nowhere", "round.png": "round.png"}
+    for name, target in links.items():
+        (folder / name).symlink_to(folder / target)
+    (folder / "again").symlink_to(folder)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "fifo")
+    return len(files) + len(links)
 
 
 def test_unreadable_files_are_counted_and_named_never_fatal(tmp_path: Path) -> None:
@@ -176,6 +181,31 @@ def test_unreadable_files_are_counted_and_named_never_fatal(tmp_path: Path) -> N
     assert said[-1].startswith(f"{folder}: {count} of {count + 2} files could not be read: cut.jpg (")
     assert said[-1].endswith(f"and {count - 3} more")
     np.testing.assert_array_equal(found[1], noise(20, 30, 3, seed=1))
+
+
+def test_folders_that_may_not_be_read_are_counted_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "photos"
+    save(folder / "0.png", noise(20, 30, 3))
+    save(folder / "closed" / "1.png", noise(20, 30, 3, seed=1))
+    save(folder / "unsearchable" / "2.png", noise(20, 30, 3, seed=2))
+    scandir, status = os.scandir, Path.stat
+
+    def refuses(path: Any = ".") -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    def unknown(path: Path, **options: Any) -> os.stat_result:
+        if path.name == "2.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return status(path, **options)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    monkeypatch.setattr(Path, "stat", unknown)
+    (folder / "unsearchable" / "2.png").write_bytes(b"")
+    found = load_pictures(str(folder), tmp_path / "cache")
+    assert list(found.names) == ["0.png"]
+    assert sorted(text.split(" ")[0] for text in found.unreadable) == ["2.png", "closed"]
 
 
 def test_pictures_are_decoded_once_and_found_again_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
