@@ -45,7 +45,7 @@ from pixzip.training.config import Config, TrainingSettings  # noqa: E402
 from pixzip.training.loop import Trainer  # noqa: E402
 from pixzip.training.processes import Processes  # noqa: E402
 from pixzip.training.report import Entry, Log, read_log  # noqa: E402
-from pixzip.training.run import held, train  # noqa: E402
+from pixzip.training.run import held, stop_signals, train  # noqa: E402
 from pixzip.training.start import begin_from  # noqa: E402
 
 SMALL = TrunkConfig(16, 16, 8, 16, "cl")
@@ -326,6 +326,17 @@ def test_a_signal_ends_a_run_at_once_where_nothing_is_under_way(
     assert train(config, tmp_path / "run", tmp_path / "cache") == 0
     for name in ("model.safetensors", LAST, "report.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP")
+def test_hangup_that_is_ignored_stays_so_while_a_run_trains() -> None:
+    """As nohup asks for."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_other_threads_are_mentioned(config: Config, tmp_path: Path) -> None:

@@ -143,26 +143,44 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_model(
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGHUP"])
 def test_a_signal_saves_and_the_exit_code_says_so(
-    whole: Path, pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sent: str, whole: Path, pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
     arguments = ["train", *TINY, "--data", str(pictures), "--cache", str(cache), "--out", str(folder)]
     process = subprocess.Popen(
-        command(*arguments), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*arguments),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may be run by nohup
     )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step      5/"):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(getattr(signal, sent))
             break
     rest, errors = process.communicate()
-    assert process.returncode == 130 and errors == "pixzip: interrupted\n"
+    assert process.returncode == 128 + getattr(signal, sent) and errors == "pixzip: interrupted\n"
     stopped = re.search(r"stopped after step (\d+), saved; the same command goes on", rest)
     assert stopped
     assert main(arguments) == 0
     assert f"resuming after step {stopped[1]}\n" in capsys.readouterr().out
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("to", ["> /dev/full", ">&-", "| true"])
+def test_a_run_goes_on_where_nobody_reads_its_lines(
+    to: str, whole: Path, pictures: Path, cache: Path, tmp_path: Path
+) -> None:
+    run = command("train", *TINY, "--data", pictures, "--cache", cache, "--out", tmp_path / "run")
+    script = f"set -o pipefail; {shlex.join(run)} {to}"
+    done = subprocess.run(["bash", "-c", script], env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 def test_two_processes_take_the_steps_of_one(whole: Path, pictures: Path, cache: Path, tmp_path: Path) -> None:

@@ -67,17 +67,23 @@ class StopSignals:
 
 @contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """Within the block SIGINT and SIGTERM are only noted, unless they are to be felt at once."""
+    """Within the block SIGINT, SIGTERM and SIGHUP are only noted, unless they are to be felt at once.
+
+    Where nohup, or who called, lets SIGHUP be ignored, it is.
+    """
     stop = StopSignals()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    old = {s: signal.signal(s, stop.receive) for s in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    old = {number: signal.signal(number, stop.receive) for number in numbers}
     try:
         yield stop
     finally:
-        for s, handler in old.items():
-            signal.signal(s, handler)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def check_config(config: Config, processes: Processes, device: str) -> None:
