@@ -293,9 +293,25 @@ def test_a_folder_with_nothing_to_go_on_from_is_refused(config: Config, tmp_path
     for name in (LAST, checkpoint.PREVIOUS):
         (tmp_path / "run" / name).unlink()
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
-    with pytest.raises(TrainingError, match=r"holds best\.safetensors of a run, but neither last"):
+    with pytest.raises(TrainingError, match=r"holds best\.safetensors, model\.safetensors, .*, but neither last"):
         train(config, tmp_path / "run", tmp_path / "cache")
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize("name", checkpoint.RESULTS)
+def test_what_is_no_run_s_is_not_written_over(name: str, config: Config, tmp_path: Path) -> None:
+    """A configuration with comments, the model of a run whose checkpoints were deleted."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("of great value")
+    with pytest.raises(TrainingError, match=f"holds {name}, but neither last.*: choose another folder$"):
+        train(config, tmp_path / "run", tmp_path / "cache")
+    assert [p.read_text() for p in (tmp_path / "run").iterdir()] == ["of great value"]
+
+
+def test_all_that_a_run_writes_has_its_name_in_the_list(config: Config, tmp_path: Path) -> None:
+    assert train(config, tmp_path / "run", tmp_path / "cache") == 0
+    checkpoints = {LAST, checkpoint.PREVIOUS, checkpoint.BEST}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {*checkpoint.RESULTS, *checkpoints}
 
 
 def test_a_run_on_its_integers_gets_no_more_float_steps(config: Config, tmp_path: Path) -> None:

@@ -202,6 +202,8 @@ def load_run(data: bytes, name: str, device: str = "cpu") -> Run:
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 #: The one before the previous one, kept while the last one is of a stop.
 EARLIER = "earlier.safetensors"
+#: What else is in a run's folder under a name of its own; never there before the first checkpoint.
+RESULTS = ("model.safetensors", "config.toml", "log.csv", "report.json", "card.md", "curves.png", "samples.png")
 
 
 def write_last(folder: Path, data: bytes, *, keep_previous: bool = True) -> None:
@@ -261,7 +263,7 @@ def _copy(source: Path, target: Path) -> None:
 def read_resumable(folder: Path) -> tuple[str, bytes, str] | None:
     """(name, bytes, what to say) of the newest checkpoint that a run can go on from; None in a folder without a run.
 
-    Raises TrainingError where all are damaged, or where there is no other than the best one.
+    Raises TrainingError where all are damaged, and where there is none but other files that a run would write over.
     """
     faults = []
     for name in (LAST, PREVIOUS, EARLIER):
@@ -276,10 +278,10 @@ def read_resumable(folder: Path) -> tuple[str, bytes, str] | None:
         return name, data, missing and f"{missing}: going on from {name}"
     if faults:
         raise TrainingError("; ".join(faults))
-    if (folder / BEST).exists():
+    if there := [name for name in (BEST, *RESULTS) if (folder / name).exists()]:
         raise TrainingError(
-            f"{folder} holds {BEST} of a run, but neither {LAST} nor {PREVIOUS} to go on from: "
-            "choose another folder, and begin with it there by --init"
+            f"{folder} holds {', '.join(there)}, but neither {LAST} nor {PREVIOUS} of a run to go on from: "
+            "choose another folder" + (f", and begin with {BEST} there by --init" if BEST in there else "")
         )
     return None
 
