@@ -10,6 +10,7 @@ import random
 import re
 import resource
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -246,6 +247,43 @@ def test_what_the_first_process_finds_wrong_ends_both(pictures: Path, cache: Pat
         )
         assert done.returncode != 0 and line in done.stderr
         assert done.stderr.count("pixzip: ") == 2 and done.stderr.count("Traceback") == 1
+
+
+def test_machines_with_other_pictures_or_settings_are_refused(pictures: Path, cache: Path, tmp_path: Path) -> None:
+    """Two machines, each with a process of its own: the second has a picture less, and a seed of its own."""
+    fewer = tmp_path / "fewer"
+    shutil.copytree(pictures, fewer)
+    (fewer / "1.png").unlink()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    machines = []
+    for rank, data in enumerate((pictures, fewer)):
+        names = {"WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        own = ["--data", data, "--cache", cache, "--out", tmp_path / "run", "--set", f"training.seed={rank}"]
+        machines.append(
+            subprocess.Popen(
+                command("train", *TINY, *own),
+                env=environment() | {name: str(value) for name, value in names.items()},
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
+            )
+        )
+    for errors in [machine.communicate(timeout=300)[1] for machine in machines]:
+        assert errors == "pixzip: not the same in all processes: training.seed, train pictures\n"
+    assert [machine.returncode for machine in machines] == [TrainingError.exit_code] * 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_half_of_torchrun_s_environment_gets_one_line(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    code, line = complaint(["train", "--data", pictures, "--out", tmp_path / "run"], capsys)
+    missing = "LOCAL_RANK, MASTER_ADDR, MASTER_PORT"
+    assert (code, line) == (TrainingError.exit_code, f"WORLD_SIZE is set as by torchrun, but not {missing}")
 
 
 def test_two_processes_give_the_gradients_of_one_with_the_joint_batch(

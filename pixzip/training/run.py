@@ -20,7 +20,7 @@ from pixzip.files import staged
 from pixzip.nets.precision import product_type
 from pixzip.training import integers
 from pixzip.training.checkpoint import LAST, Run, check_device
-from pixzip.training.config import Config, levels_of, to_tables, to_toml
+from pixzip.training.config import Config, levels_of, to_tables, to_toml, without_places
 from pixzip.training.finish import finish
 from pixzip.training.loop import Trainer
 from pixzip.training.processes import Processes
@@ -139,6 +139,7 @@ def train(
     run = Run.new(config, digests, device, counts)
     if config.training.init:
         begin_from(run, config.training.init)
+    processes.check_same(_shared(run))
     if config.training.quantised_steps and not integers.has_integers(run.network):
         raise TrainingError(f"{config.architecture} is not trained on its integers: set training.quantised_steps to 0")
     t = config.training
@@ -154,6 +155,13 @@ def train(
     with ExitStack() as stack:
         processes.led(lambda: stack.enter_context(held(folder)))
         return _trained(trainer, say, board, allow_changes=allow_changes)
+
+
+def _shared(run: Run) -> dict[str, Any]:
+    """What must be the same in all processes, by name: all but places, which are those of each machine."""
+    tables = without_places(to_tables(run.config))
+    settings = {f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()}
+    return settings | {f"{part} pictures": digest for part, digest in run.data.items()} | {"training.init": run.start}
 
 
 def _trained(
