@@ -44,7 +44,7 @@ from pixzip.training.checkpoint import LAST, Run, load_run  # noqa: E402
 from pixzip.training.config import Config, TrainingSettings  # noqa: E402
 from pixzip.training.loop import Trainer  # noqa: E402
 from pixzip.training.processes import Processes  # noqa: E402
-from pixzip.training.report import Entry, Log, read_log  # noqa: E402
+from pixzip.training.report import Entry, Log, read_log, tensorboard  # noqa: E402
 from pixzip.training.run import held, stop_signals, train  # noqa: E402
 from pixzip.training.start import begin_from  # noqa: E402
 
@@ -790,7 +790,7 @@ def test_the_log_says_what_is_left_and_tensorboard_gets_the_same(tmp_path: Path)
 
     said: list[str] = []
     board = Board()
-    log = Log(tmp_path, 100, 0, 1000, said.append, board)
+    log = Log(tmp_path, 100, 0, 1000, said.append, lambda done: board)
     log.report(Entry(10, 3.5, None, 1e-3))
     log.report(Entry(20, 3.25, 3.125, 1e-3))
     assert said[0].startswith("step     10/100  train 3.5000  validation      -  rate 1.00e-03  ")
@@ -800,6 +800,21 @@ def test_the_log_says_what_is_left_and_tensorboard_gets_the_same(tmp_path: Path)
     assert board.closed
     Log(tmp_path, 100, 10, 1000, said.append, None).event(10, "something")
     assert [(row["step"], row["event"]) for row in read_log(tmp_path / "log.csv")] == [("10", ""), ("10", "something")]
+
+
+def test_tensorboard_drops_the_steps_that_are_taken_again(tmp_path: Path) -> None:
+    """After a setback, and where a run was killed before its first checkpoint but that of its beginning."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for done, value in ((0, 1.0), (0, 2.0), (10, 3.0)):
+        log = Log(tmp_path, 100, done, 1000, lambda line: None, tensorboard(tmp_path))
+        for step in range(done + 10, 31, 10):
+            log.report(Entry(step, value, None, 1e-3))
+        log.go_back(20)
+        log.report(Entry(30, 4.0, None, 1e-3))
+        log.close()
+    seen = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    seen.Reload()
+    assert [(s.step, s.value) for s in seen.Scalars("bits_per_dim/train")] == [(10, 2.0), (20, 3.0), (30, 4.0)]
 
 
 def test_a_rate_that_is_never_reached_is_said(config: Config, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def _trained(
         pixels = config.training.batch * config.data.crop**2
         with staged(folder / "config.toml", to_toml(to_tables(config)).encode(), force=True):
             pass
-        trainer.log = Log(folder, config.training.all_steps, run.done, pixels, say, board(run.done) if board else None)
+        trainer.log = Log(folder, config.training.all_steps, run.done, pixels, say, board)
     with stop_signals() as stop, closing(trainer.log) if trainer.log else nullcontext(), trainer.workers:
         trainer.stopped, trainer.interruptible = stop, stop.at_once
         with suppress(Stopped):
