@@ -298,6 +298,22 @@ def test_a_folder_with_nothing_to_go_on_from_is_refused(config: Config, tmp_path
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
 
 
+def test_the_best_checkpoint_is_that_of_the_pictures_it_is_judged_by(
+    config: Config, photos: Path, tmp_path: Path
+) -> None:
+    """Validation pictures that are harder than those before would never have one."""
+    config = changed(config, quantised_steps=0, validate_every=4)
+    folder, best = tmp_path / "run", tmp_path / "run" / checkpoint.BEST
+    assert train(config, folder, tmp_path / "cache") == 0
+    (tmp_path / "noise").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise" / "0.png")
+    longer = changed(config, steps=28)
+    harder = replace(longer, data=replace(config.data, validation=str(tmp_path / "noise")))
+    assert train(harder, folder, tmp_path / "cache", allow_changes=True) == 0
+    assert checkpoint.parsed(best.read_bytes(), "best")[0]["step"] == 28
+
+
 @pytest.mark.parametrize("name", checkpoint.RESULTS)
 def test_what_is_no_run_s_is_not_written_over(name: str, config: Config, tmp_path: Path) -> None:
     """A configuration with comments, the model of a run whose checkpoints were deleted."""

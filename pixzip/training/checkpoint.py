@@ -127,9 +127,15 @@ class Run:
         self.exponents = Exponents.from_json(state["exponents"]) if state["exponents"] else None
         self.watch = Watch(**state["watch"])
         self.setbacks = [Setback(**s) for s in state["setbacks"]]
-        self.best = math.inf if state["best"] is None else state["best"]
+        self.best = state["best"] if state["best"] is not None and self._is_judged_as(state) else math.inf
         self.done = state["step"]
         self.start = state.get("start", "")
+
+    def _is_judged_as(self, state: dict[str, Any]) -> bool:
+        """Whether this run's validation is that of a checkpoint's state: the same crops of the same pictures."""
+        then, now = from_tables(state["config"]).data, self.config.data
+        same = (then.validation_crop, then.validation_pictures) == (now.validation_crop, now.validation_pictures)
+        return same and state["data"].get("validation") == self.data.get("validation")
 
     def check_same(self, data: bytes, name: str, *, allow_changes: bool) -> None:
         """Raise TrainingError where a checkpoint is of another network, other pictures or another recipe."""
