@@ -6,6 +6,7 @@ beside their name, flushed and renamed: whenever a process dies, ``last.safetens
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -32,6 +33,8 @@ from pixzip.training.watch import Watch
 
 #: The only key of the file's metadata (with two, safetensors would write them in any order).
 FORMAT = "pixzip-checkpoint"
+#: What stands for a checkpoint's SHA-256, the first of all that it holds, when that is computed.
+_NO_DIGEST = "0" * 64
 #: A checkpoint's settings may differ in these when a run goes on: they do not touch the weights.
 _FREE = ("data.train", "data.validation", "data.note", "training.init", "training.report_every", "training.setbacks")
 
@@ -89,6 +92,7 @@ class Run:
         if self.average is not None:
             tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
         state = {
+            "digest": _NO_DIGEST,
             "step": self.done,
             "config": to_tables(self.config),
             "data": self.data,
@@ -101,7 +105,8 @@ class Run:
             "best": None if math.isinf(self.best) else self.best,
             "exponents": None if self.exponents is None else self.exponents.to_json(),
         }
-        return save_tensors({k: v.contiguous() for k, v in tensors.items()}, {FORMAT: json.dumps(state)})
+        data = save_tensors({k: v.contiguous() for k, v in tensors.items()}, {FORMAT: json.dumps(state)})
+        return data.replace(_NO_DIGEST.encode(), _digest(data, _NO_DIGEST).encode(), 1)
 
     def restore(self, data: bytes, name: str) -> None:
         """Become what a checkpoint holds. Its configuration must have been compared (``check_same``)."""
@@ -171,6 +176,11 @@ def _state_of(name: str, kept: dict[str, Tensor], p: Tensor, *, fused: bool) -> 
     return found
 
 
+def _digest(data: bytes, there: str) -> str:
+    """SHA-256 of a checkpoint with _NO_DIGEST in the place of the digest that is there."""
+    return hashlib.sha256(data.replace(there.encode(), _NO_DIGEST.encode(), 1)).hexdigest()
+
+
 def parsed(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(state, tensors) of a checkpoint. Raises TrainingError where it is none, is damaged, or holds no numbers."""
     try:
@@ -179,7 +189,11 @@ def parsed(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if FORMAT not in meta:
             raise TrainingError(f"{name}: not a checkpoint of pixzip train")
         state, tensors = json.loads(meta[FORMAT]), load_tensors(data)
-    except (struct.error, ValueError, KeyError, TypeError, SafetensorError, OverflowError) as error:
+        if (digest := state.pop("digest", None)) is not None and _digest(
+            data, digest
+        ) != digest:  # None before there was
+            raise ValueError("it is not what was written")
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, SafetensorError, OverflowError) as error:
         raise TrainingError(f"{name}: damaged checkpoint ({type(error).__name__}: {error})") from None
     for key, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
