@@ -341,6 +341,17 @@ def test_the_high_bytes_of_deep_gray_are_taken_and_numbers_that_are_no_samples_r
         np.testing.assert_array_equal(found[i], np.repeat((deep >> 8)[:, :, None], 3, axis=2))
 
 
+def test_a_cache_among_the_pictures_is_refused(tmp_path: Path) -> None:
+    """Every start would find more files, and cache them all again."""
+    save(tmp_path / "a" / "x.png", noise(9, 9, 3))
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    for cache in (tmp_path / "a" / "cache", tmp_path / "link" / "cache", tmp_path / "a"):
+        with pytest.raises(TrainingDataError, match=r"the cache .* lies among the pictures of .*: choose another"):
+            load_pictures(str(tmp_path / "a"), cache)
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.png"]
+    assert len(load_pictures(str(tmp_path / "a"), tmp_path / "a-cache")) == 1
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(TrainingDataError, match="no readable picture in"):

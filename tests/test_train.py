@@ -320,6 +320,15 @@ def test_the_best_checkpoint_is_that_of_the_pictures_it_is_judged_by(
     assert checkpoint.parsed(best.read_bytes(), "best")[0]["step"] == 28
 
 
+def test_a_folder_among_the_pictures_is_refused(config: Config, photos: Path, tmp_path: Path) -> None:
+    """Its samples would be training pictures of the next start."""
+    before = sorted(photos.iterdir())
+    for given in (config, replace(config, data=replace(config.data, train="", validation=str(photos)))):
+        with pytest.raises(TrainingDataError, match=r"the folder of the run .*run lies among the pictures of .*photos"):
+            train(given, photos / "run", tmp_path / "cache")
+    assert sorted(photos.iterdir()) == before
+
+
 @pytest.mark.parametrize("name", checkpoint.RESULTS)
 def test_what_is_no_run_s_is_not_written_over(name: str, config: Config, tmp_path: Path) -> None:
     """A configuration with comments, the model of a run whose checkpoints were deleted."""

@@ -114,12 +114,20 @@ def pictures_of(*arrays: NDArray[np.uint8], levels: int = 256) -> Pictures:
     )
 
 
+def check_apart(what: str, place: Path, text: str) -> None:
+    """Raise TrainingDataError for a place in a source's folder: what is written there would be a file of the source."""
+    if os.path.isdir(text) and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(text)):
+        raise TrainingDataError(f"{what} {place} lies among the pictures of {text}: choose another folder")
+
+
 def load_pictures(text: str, cache: Path, say: Callable[[str], None] = lambda line: None) -> Pictures:
     """All readable pictures of a source (pixzip.data.sources), decoded into the cache unless they are there.
 
     ``say`` is told what a person should know: that decoding begins, and which files could not be read. Raises
-    TrainingDataError where no picture can be read, OutputError where the cache cannot be written.
+    TrainingDataError where no picture can be read, and where the cache lies among them, OutputError where it cannot be
+    written.
     """
+    check_apart("the cache", cache, text)
     source = open_source(text)
     key, closed = _key(source)
     folder = cache / key

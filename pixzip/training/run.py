@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pixzip.data.cache import check_apart
 from pixzip.data.crops import RandomCrops, centre_crops
 from pixzip.data.split import load_split
 from pixzip.errors import OutputError, TrainingDataError, TrainingError
@@ -126,6 +127,8 @@ def train(
     check_config(config, processes, device)
     given, dtype = config.training.precision, product_type(config.training.precision, device)
     config = replace(config, training=replace(config.training, precision=str(dtype).removeprefix("torch.")))
+    for source in (config.data.train, config.data.validation):
+        check_apart("the folder of the run", folder, source)
     pictures, validation = processes.in_turn(lambda: load_split(config.data, cache, say))
     for part in (pictures, validation):
         if part.levels != levels_of(config.model):
