@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint as checkpoint_of_torch  # noqa: E4
 import pixzip  # noqa: E402
 from pixzip import codec  # noqa: E402
 from pixzip.data.cache import load_pictures, pictures_of  # noqa: E402
-from pixzip.data.crops import RandomCrops  # noqa: E402
+from pixzip.data.crops import RandomCrops, as_planes  # noqa: E402
 from pixzip.data.settings import DataSettings  # noqa: E402
 from pixzip.data.sources import rgb  # noqa: E402
 from pixzip.data.split import load_split  # noqa: E402
@@ -926,6 +926,17 @@ def test_gray_files_count_as_they_are_coded(config: Config, tmp_path: Path) -> N
     with pytest.raises(TrainingDataError, match="pictures of 2 levels for fast of 256"):
         binary = pictures_of(np.zeros((8, 8, 1), np.uint8), levels=2)
         list(evaluation.evaluations("fast", binary, limit=None, device="cpu", progress=lambda done: None))
+
+
+@pytest.mark.parametrize("model", [SMALL, RowLstmConfig(h=6, layers=1, head=8)])
+def test_gray_files_count_alike_in_float_and_in_integers(model: Any, config: Config, tmp_path: Path) -> None:
+    """By the first colour alone, though the float network reads three planes: an untrained one has bits for all."""
+    short, folder = replace(changed(config, steps=1, quantised_steps=0), model=model), tmp_path / "run"
+    assert train(short, folder, tmp_path / "cache") == 0
+    gray = as_planes(rgb(Path(config.data.train) / "0.png"), 1)[None, :24, :24]
+    subject = evaluation.subject_of_run(load_run((folder / LAST).read_bytes(), LAST), LAST)
+    exact = evaluation.subject_of_model(find_model(folder / "model.safetensors"), 3).measures["exact"]
+    assert subject.measures["float"](gray)[0] == pytest.approx(exact(gray)[0], rel=0.02)
 
 
 def test_bits_of_a_checkpoint_of_the_papers_are_those_of_each_picture_alone(monkeypatch: pytest.MonkeyPatch) -> None:
