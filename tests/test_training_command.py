@@ -506,6 +506,28 @@ def test_freeze_chooses_the_scales_that_a_float_run_would(
     assert "2 pictures, 98304 sub-pixels" in capsys.readouterr().out
 
 
+def test_freeze_says_where_a_run_s_folder_holds_other_pictures_now(
+    pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(pictures, folder := tmp_path / "pictures")
+    short = [*TINY, "--set", "training.steps=1", "--set", "training.quantised_steps=0", "--cache", str(cache)]
+    assert main(["train", *short, "--data", str(folder), "--out", str(tmp_path / "run")]) == 0
+    frozen = ["freeze", str(tmp_path / "run" / "last.safetensors"), "--cache", str(cache), "--limit", "1", "-o"]
+    assert main([*frozen, str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().err == ""
+    with Image.open(folder / "0.png") as image:
+        for i, side in enumerate(range(40, 120, 4)):  # enough for some on both sides of the split
+            image.crop((0, 0, side, side)).save(folder / f"more-{i}.png")
+    assert main([*frozen, str(tmp_path / "b")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "not those that the run had" in line] == [
+        "train pictures: not those that the run had",
+        "validation pictures: not those that the run had",
+    ]
+    assert main([*frozen, str(tmp_path / "c"), "--data", str(folder)]) == 0
+    assert "not those" not in capsys.readouterr().err
+
+
 def test_freeze_refuses_what_has_no_exact_model(
     pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
