@@ -395,6 +395,15 @@ def test_other_threads_are_mentioned(config: Config, tmp_path: Path) -> None:
     assert "2 threads where there were 1: other bits than without an interruption" in said
 
 
+def test_threads_of_other_processes_count(config: Config, tmp_path: Path) -> None:
+    made = trainer(config, tmp_path / "run", tmp_path / "cache")
+    one = made.run.threads
+    Trainer(made.run, made.crops, made.held_out, made.folder, Processes(0, 2))
+    said: list[str] = []
+    made.resume(allow_changes=False, say=said.append)
+    assert said == [f"{2 * one} threads where there were {one}: other bits than without an interruption"]
+
+
 def test_two_processes_do_not_train_into_one_folder(config: Config, tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with held(tmp_path / "run"):

@@ -54,7 +54,7 @@ class Run:
 
     ``data`` names training and validation pictures by digest, ``counts`` has their numbers (none in checkpoints of
     earlier versions); ``start`` is the digest of the checkpoint or model that the weights began with, empty where they
-    are random; ``threads`` are those that compute it, 0 where not known.
+    are random; ``threads`` are those of all processes that compute it, 0 where not known.
     """
 
     config: Config
