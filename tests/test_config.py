@@ -69,6 +69,8 @@ def test_the_default_preset_makes_a_model_like_the_shipped_one() -> None:
         ({"training": {"steps": 5.0}}, "training.steps is 5.0, must be int"),
         ({"training": {"steps": True}}, "training.steps is True, must be int"),
         ({"data": {"scales": [1, "2"]}}, "data.scales is '2', must be int"),
+        ({"data": {"scales": 2}}, "data.scales is 2, must be a list"),
+        ({"training": {"seed": 2**63}}, "training.seed 9223372036854775808: must be at most 9223372036854775807"),
         ({"training": 5}, "training is 5, must be a table"),
         ({"model": {"channels": 20}}, r"model\.channels 20: must be a multiple of 8"),
         ({"model": {"architecture": ["trunk"]}}, r"model\.architecture is \['trunk'\], must be str"),
@@ -192,6 +194,15 @@ def test_a_network_within_a_network_is_a_table_with_an_architecture(monkeypatch:
     again = from_tables(module._parse(to_toml(to_tables(config)), "text"))
     assert again == config
     assert to_tables(config)["model"]["inner"]["channels"] == 16
+
+
+@pytest.mark.parametrize("note", ["\U0001f600 café", 'a\nb\t"c" \\ \x00\x1b\x7f\x85', "\u2028"])
+def test_any_text_survives_writing(note: str) -> None:
+    assert module._parse(to_toml({"data": {"note": note}}), "text") == {"data": {"note": note}}
+
+
+def test_a_name_that_is_no_text_does_not_spoil_the_configuration() -> None:
+    assert module._parse(to_toml({"data": {"train": "caf\udce9", "crop": 8}}), "text")["data"]["crop"] == 8
 
 
 def test_the_recipe_of_the_default_model_is_a_chain_of_runs_that_grow() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
 import pickle
+import shutil
 import struct
 import time
 from collections.abc import Callable
@@ -160,8 +162,13 @@ def damaged_files(folder: Path) -> int:
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    (folder / "gone.png").symlink_to(folder / "nowhere")
-    return len(files)
+    links = {"gone.png": "nowhere", "round.png": "round.png"}
+    for name, target in links.items():
+        (folder / name).symlink_to(folder / target)
+    (folder / "again").symlink_to(folder)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "fifo")
+    return len(files) + len(links)
 
 
 def test_unreadable_files_are_counted_and_named_never_fatal(tmp_path: Path) -> None:
@@ -176,6 +183,31 @@ def test_unreadable_files_are_counted_and_named_never_fatal(tmp_path: Path) -> N
     assert said[-1].startswith(f"{folder}: {count} of {count + 2} files could not be read: cut.jpg (")
     assert said[-1].endswith(f"and {count - 3} more")
     np.testing.assert_array_equal(found[1], noise(20, 30, 3, seed=1))
+
+
+def test_folders_that_may_not_be_read_are_counted_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "photos"
+    save(folder / "0.png", noise(20, 30, 3))
+    save(folder / "closed" / "1.png", noise(20, 30, 3, seed=1))
+    save(folder / "unsearchable" / "2.png", noise(20, 30, 3, seed=2))
+    scandir, status = os.scandir, Path.stat
+
+    def refuses(path: Any = ".") -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    def unknown(path: Path, **options: Any) -> os.stat_result:
+        if path.name == "2.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return status(path, **options)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    monkeypatch.setattr(Path, "stat", unknown)
+    (folder / "unsearchable" / "2.png").write_bytes(b"")
+    found = load_pictures(str(folder), tmp_path / "cache")
+    assert list(found.names) == ["0.png"]
+    assert sorted(text.split(" ")[0] for text in found.unreadable) == ["2.png", "closed"]
 
 
 def test_pictures_are_decoded_once_and_found_again_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,14 +276,54 @@ def test_a_damaged_cache_is_made_again(name: str, damage: Callable[[Path], None]
 
 def test_what_a_killed_process_left_in_the_cache_is_deleted_when_it_is_old(tmp_path: Path) -> None:
     save(tmp_path / "a" / "x.png", noise(9, 9, 3))
-    for name, age_s in (("old", 200_000), ("new", 0)):
-        left = tmp_path / "cache" / f".{name}.tmp"
+    old, new, another = f".{0:032x}-{0:08x}.tmp", f".{0:032x}-{1:08x}.tmp", ".of-another-program.tmp"
+    for name, age_s in ((old, 200_000), (new, 0), (another, 200_000)):
+        left = tmp_path / "cache" / name
         left.mkdir(parents=True)
         (left / "pixels.bin").write_bytes(b"x")
         for path in (left / "pixels.bin", left):
             os.utime(path, (time.time() - age_s,) * 2)
     load_pictures(str(tmp_path / "a"), tmp_path / "cache")
-    assert sorted(p.name for p in (tmp_path / "cache").iterdir() if p.name.startswith(".")) == [".new.tmp"]
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir() if p.name.startswith(".")) == [new, another]
+
+
+def test_a_picture_that_the_system_failed_to_read_is_there_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network share that is away for a moment; but what can never be read is not tried at every start."""
+    save(tmp_path / "a" / "x.png", noise(9, 9, 3))
+    save(tmp_path / "a" / "y.png", noise(9, 9, 3, seed=1))
+    (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "nowhere")
+    opened = Image.open
+
+    def fails(path: Path, *rest: Any) -> Any:
+        if path.name == "y.png":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return opened(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", fails)
+        first = load_pictures(str(tmp_path / "a"), tmp_path / "cache")
+    assert list(first.names) == ["x.png"] and len(first.unreadable) == 2
+    said: list[str] = []
+    assert list(load_pictures(str(tmp_path / "a"), tmp_path / "cache", said.append).names) == ["x.png", "y.png"]
+    assert said[0].endswith(" lacks files that could not be read then: made again")
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "_build", None)
+        assert len(load_pictures(str(tmp_path / "a"), tmp_path / "cache")) == 2
+
+
+def test_a_damaged_cache_that_cannot_be_replaced_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to another user."""
+    save(tmp_path / "a" / "x.png", noise(9, 9, 3))
+    load_pictures(str(tmp_path / "a"), tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").iterdir()
+    flipped(folder / "pixels.bin")
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **options: path == folder or rmtree(path, **options))
+    with pytest.raises(OutputError, match=r"the cache .* is damaged and cannot be replaced: pixels.bin is not what"):
+        load_pictures(str(tmp_path / "a"), tmp_path / "cache")
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [folder.name]
 
 
 def test_the_high_bytes_of_deep_gray_are_taken_and_numbers_that_are_no_samples_refused(tmp_path: Path) -> None:
@@ -267,6 +339,17 @@ def test_the_high_bytes_of_deep_gray_are_taken_and_numbers_that_are_no_samples_r
     assert sorted(name.split(" ")[0] for name in found.unreadable) == ["real.tif", "wide.tif"]
     for i in range(2):
         np.testing.assert_array_equal(found[i], np.repeat((deep >> 8)[:, :, None], 3, axis=2))
+
+
+def test_a_cache_among_the_pictures_is_refused(tmp_path: Path) -> None:
+    """Every start would find more files, and cache them all again."""
+    save(tmp_path / "a" / "x.png", noise(9, 9, 3))
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    for cache in (tmp_path / "a" / "cache", tmp_path / "link" / "cache", tmp_path / "a"):
+        with pytest.raises(TrainingDataError, match=r"the cache .* lies among the pictures of .*: choose another"):
+            load_pictures(str(tmp_path / "a"), cache)
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.png"]
+    assert len(load_pictures(str(tmp_path / "a"), tmp_path / "a-cache")) == 1
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint as checkpoint_of_torch  # noqa: E4
 import pixzip  # noqa: E402
 from pixzip import codec  # noqa: E402
 from pixzip.data.cache import load_pictures, pictures_of  # noqa: E402
-from pixzip.data.crops import RandomCrops  # noqa: E402
+from pixzip.data.crops import RandomCrops, as_planes  # noqa: E402
 from pixzip.data.settings import DataSettings  # noqa: E402
 from pixzip.data.sources import rgb  # noqa: E402
 from pixzip.data.split import load_split  # noqa: E402
@@ -44,8 +44,8 @@ from pixzip.training.checkpoint import LAST, Run, load_run  # noqa: E402
 from pixzip.training.config import Config, TrainingSettings  # noqa: E402
 from pixzip.training.loop import Trainer  # noqa: E402
 from pixzip.training.processes import Processes  # noqa: E402
-from pixzip.training.report import Entry, Log, read_log  # noqa: E402
-from pixzip.training.run import held, train  # noqa: E402
+from pixzip.training.report import Entry, Log, read_log, tensorboard  # noqa: E402
+from pixzip.training.run import held, stop_signals, train  # noqa: E402
 from pixzip.training.start import begin_from  # noqa: E402
 
 SMALL = TrunkConfig(16, 16, 8, 16, "cl")
@@ -262,7 +262,13 @@ def not_finite(path: Path) -> None:
     path.write_bytes(data[:-8] + struct.pack("<2f", math.nan, math.nan))
 
 
-@pytest.mark.parametrize("fault", [spoiled, not_finite, Path.unlink])
+def flipped(path: Path) -> None:
+    """The least bit of a weight."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-4] + bytes([data[-4] ^ 1]) + data[-3:])
+
+
+@pytest.mark.parametrize("fault", [spoiled, not_finite, flipped, Path.unlink])
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     fault: Callable[[Path], None], config: Config, tmp_path: Path
 ) -> None:
@@ -293,9 +299,50 @@ def test_a_folder_with_nothing_to_go_on_from_is_refused(config: Config, tmp_path
     for name in (LAST, checkpoint.PREVIOUS):
         (tmp_path / "run" / name).unlink()
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
-    with pytest.raises(TrainingError, match=r"holds best\.safetensors of a run, but neither last"):
+    with pytest.raises(TrainingError, match=r"holds best\.safetensors, model\.safetensors, .*, but neither last"):
         train(config, tmp_path / "run", tmp_path / "cache")
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+
+def test_the_best_checkpoint_is_that_of_the_pictures_it_is_judged_by(
+    config: Config, photos: Path, tmp_path: Path
+) -> None:
+    """Validation pictures that are harder than those before would never have one."""
+    config = changed(config, quantised_steps=0, validate_every=4)
+    folder, best = tmp_path / "run", tmp_path / "run" / checkpoint.BEST
+    assert train(config, folder, tmp_path / "cache") == 0
+    (tmp_path / "noise").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise" / "0.png")
+    longer = changed(config, steps=28)
+    harder = replace(longer, data=replace(config.data, validation=str(tmp_path / "noise")))
+    assert train(harder, folder, tmp_path / "cache", allow_changes=True) == 0
+    assert checkpoint.parsed(best.read_bytes(), "best")[0]["step"] == 28
+
+
+def test_a_folder_among_the_pictures_is_refused(config: Config, photos: Path, tmp_path: Path) -> None:
+    """Its samples would be training pictures of the next start."""
+    before = sorted(photos.iterdir())
+    for given in (config, replace(config, data=replace(config.data, train="", validation=str(photos)))):
+        with pytest.raises(TrainingDataError, match=r"the folder of the run .*run lies among the pictures of .*photos"):
+            train(given, photos / "run", tmp_path / "cache")
+    assert sorted(photos.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", checkpoint.RESULTS)
+def test_what_is_no_run_s_is_not_written_over(name: str, config: Config, tmp_path: Path) -> None:
+    """A configuration with comments, the model of a run whose checkpoints were deleted."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("of great value")
+    with pytest.raises(TrainingError, match=f"holds {name}, but neither last.*: choose another folder$"):
+        train(config, tmp_path / "run", tmp_path / "cache")
+    assert [p.read_text() for p in (tmp_path / "run").iterdir()] == ["of great value"]
+
+
+def test_all_that_a_run_writes_has_its_name_in_the_list(config: Config, tmp_path: Path) -> None:
+    assert train(config, tmp_path / "run", tmp_path / "cache") == 0
+    checkpoints = {LAST, checkpoint.PREVIOUS, checkpoint.BEST}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {*checkpoint.RESULTS, *checkpoints}
 
 
 def test_a_run_on_its_integers_gets_no_more_float_steps(config: Config, tmp_path: Path) -> None:
@@ -328,6 +375,17 @@ def test_a_signal_ends_a_run_at_once_where_nothing_is_under_way(
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP")
+def test_hangup_that_is_ignored_stays_so_while_a_run_trains() -> None:
+    """As nohup asks for."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_other_threads_are_mentioned(config: Config, tmp_path: Path) -> None:
     config = changed(config, report_every=1, quantised_steps=0)
     said = []
@@ -335,6 +393,15 @@ def test_other_threads_are_mentioned(config: Config, tmp_path: Path) -> None:
         with loop.torch_threads(threads):
             said += interrupted(config, tmp_path / "run", tmp_path / "cache", stops)
     assert "2 threads where there were 1: other bits than without an interruption" in said
+
+
+def test_threads_of_other_processes_count(config: Config, tmp_path: Path) -> None:
+    made = trainer(config, tmp_path / "run", tmp_path / "cache")
+    one = made.run.threads
+    Trainer(made.run, made.crops, made.held_out, made.folder, Processes(0, 2))
+    said: list[str] = []
+    made.resume(allow_changes=False, say=said.append)
+    assert said == [f"{2 * one} threads where there were {one}: other bits than without an interruption"]
 
 
 def test_two_processes_do_not_train_into_one_folder(config: Config, tmp_path: Path) -> None:
@@ -392,6 +459,19 @@ def test_a_damaged_checkpoint_is_named(cut: int, config: Config, tmp_path: Path)
     data = trainer(config, tmp_path / "run", tmp_path / "cache").run.to_bytes()
     with pytest.raises(TrainingError, match="damaged checkpoint"):
         load_run(data[:cut], "c.safetensors")
+
+
+def test_one_bit_of_a_checkpoint_is_noticed(config: Config, tmp_path: Path) -> None:
+    data = trainer(config, tmp_path / "run", tmp_path / "cache").run.to_bytes()
+    rng = np.random.default_rng(0)
+    length = 8 + int.from_bytes(data[:8], "little")
+    for place in [*rng.integers(8, length, 40), *rng.integers(length, len(data), 40)]:
+        if 0 <= place - data.index(b"digest") < len("digest"):
+            continue  # the name: a checkpoint of an earlier version
+        other = bytearray(data)
+        other[place] ^= 1 << int(rng.integers(8))
+        with pytest.raises(TrainingError):
+            checkpoint.parsed(bytes(other), "c.safetensors")
 
 
 def test_a_checkpoint_that_is_not_finite_is_refused(config: Config, tmp_path: Path) -> None:
@@ -763,7 +843,7 @@ def test_the_log_says_what_is_left_and_tensorboard_gets_the_same(tmp_path: Path)
 
     said: list[str] = []
     board = Board()
-    log = Log(tmp_path, 100, 0, 1000, said.append, board)
+    log = Log(tmp_path, 100, 0, 1000, said.append, lambda done: board)
     log.report(Entry(10, 3.5, None, 1e-3))
     log.report(Entry(20, 3.25, 3.125, 1e-3))
     assert said[0].startswith("step     10/100  train 3.5000  validation      -  rate 1.00e-03  ")
@@ -773,6 +853,21 @@ def test_the_log_says_what_is_left_and_tensorboard_gets_the_same(tmp_path: Path)
     assert board.closed
     Log(tmp_path, 100, 10, 1000, said.append, None).event(10, "something")
     assert [(row["step"], row["event"]) for row in read_log(tmp_path / "log.csv")] == [("10", ""), ("10", "something")]
+
+
+def test_tensorboard_drops_the_steps_that_are_taken_again(tmp_path: Path) -> None:
+    """After a setback, and where a run was killed before its first checkpoint but that of its beginning."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for done, value in ((0, 1.0), (0, 2.0), (10, 3.0)):
+        log = Log(tmp_path, 100, done, 1000, lambda line: None, tensorboard(tmp_path))
+        for step in range(done + 10, 31, 10):
+            log.report(Entry(step, value, None, 1e-3))
+        log.go_back(20)
+        log.report(Entry(30, 4.0, None, 1e-3))
+        log.close()
+    seen = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    seen.Reload()
+    assert [(s.step, s.value) for s in seen.Scalars("bits_per_dim/train")] == [(10, 2.0), (20, 3.0), (30, 4.0)]
 
 
 def test_a_rate_that_is_never_reached_is_said(config: Config, tmp_path: Path) -> None:
@@ -840,6 +935,17 @@ def test_gray_files_count_as_they_are_coded(config: Config, tmp_path: Path) -> N
     with pytest.raises(TrainingDataError, match="pictures of 2 levels for fast of 256"):
         binary = pictures_of(np.zeros((8, 8, 1), np.uint8), levels=2)
         list(evaluation.evaluations("fast", binary, limit=None, device="cpu", progress=lambda done: None))
+
+
+@pytest.mark.parametrize("model", [SMALL, RowLstmConfig(h=6, layers=1, head=8)])
+def test_gray_files_count_alike_in_float_and_in_integers(model: Any, config: Config, tmp_path: Path) -> None:
+    """By the first colour alone, though the float network reads three planes: an untrained one has bits for all."""
+    short, folder = replace(changed(config, steps=1, quantised_steps=0), model=model), tmp_path / "run"
+    assert train(short, folder, tmp_path / "cache") == 0
+    gray = as_planes(rgb(Path(config.data.train) / "0.png"), 1)[None, :24, :24]
+    subject = evaluation.subject_of_run(load_run((folder / LAST).read_bytes(), LAST), LAST)
+    exact = evaluation.subject_of_model(find_model(folder / "model.safetensors"), 3).measures["exact"]
+    assert subject.measures["float"](gray)[0] == pytest.approx(exact(gray)[0], rel=0.02)
 
 
 def test_bits_of_a_checkpoint_of_the_papers_are_those_of_each_picture_alone(monkeypatch: pytest.MonkeyPatch) -> None:

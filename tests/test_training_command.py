@@ -10,6 +10,7 @@ import random
 import re
 import resource
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -143,26 +144,44 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_model(
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGHUP"])
 def test_a_signal_saves_and_the_exit_code_says_so(
-    whole: Path, pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sent: str, whole: Path, pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
     arguments = ["train", *TINY, "--data", str(pictures), "--cache", str(cache), "--out", str(folder)]
     process = subprocess.Popen(
-        command(*arguments), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*arguments),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may be run by nohup
     )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step      5/"):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(getattr(signal, sent))
             break
     rest, errors = process.communicate()
-    assert process.returncode == 130 and errors == "pixzip: interrupted\n"
+    assert process.returncode == 128 + getattr(signal, sent) and errors == "pixzip: interrupted\n"
     stopped = re.search(r"stopped after step (\d+), saved; the same command goes on", rest)
     assert stopped
     assert main(arguments) == 0
     assert f"resuming after step {stopped[1]}\n" in capsys.readouterr().out
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("to", ["> /dev/full", ">&-", "| true"])
+def test_a_run_goes_on_where_nobody_reads_its_lines(
+    to: str, whole: Path, pictures: Path, cache: Path, tmp_path: Path
+) -> None:
+    run = command("train", *TINY, "--data", pictures, "--cache", cache, "--out", tmp_path / "run")
+    script = f"set -o pipefail; {shlex.join(run)} {to}"
+    done = subprocess.run(["bash", "-c", script], env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 def test_two_processes_take_the_steps_of_one(whole: Path, pictures: Path, cache: Path, tmp_path: Path) -> None:
@@ -228,6 +247,43 @@ def test_what_the_first_process_finds_wrong_ends_both(pictures: Path, cache: Pat
         )
         assert done.returncode != 0 and line in done.stderr
         assert done.stderr.count("pixzip: ") == 2 and done.stderr.count("Traceback") == 1
+
+
+def test_machines_with_other_pictures_or_settings_are_refused(pictures: Path, cache: Path, tmp_path: Path) -> None:
+    """Two machines, each with a process of its own: the second has a picture less, and a seed of its own."""
+    fewer = tmp_path / "fewer"
+    shutil.copytree(pictures, fewer)
+    (fewer / "1.png").unlink()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    machines = []
+    for rank, data in enumerate((pictures, fewer)):
+        names = {"WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        own = ["--data", data, "--cache", cache, "--out", tmp_path / "run", "--set", f"training.seed={rank}"]
+        machines.append(
+            subprocess.Popen(
+                command("train", *TINY, *own),
+                env=environment() | {name: str(value) for name, value in names.items()},
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
+            )
+        )
+    for errors in [machine.communicate(timeout=300)[1] for machine in machines]:
+        assert errors == "pixzip: not the same in all processes: training.seed, train pictures\n"
+    assert [machine.returncode for machine in machines] == [TrainingError.exit_code] * 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_half_of_torchrun_s_environment_gets_one_line(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    code, line = complaint(["train", "--data", pictures, "--out", tmp_path / "run"], capsys)
+    missing = "LOCAL_RANK, MASTER_ADDR, MASTER_PORT"
+    assert (code, line) == (TrainingError.exit_code, f"WORLD_SIZE is set as by torchrun, but not {missing}")
 
 
 def test_two_processes_give_the_gradients_of_one_with_the_joint_batch(
@@ -448,6 +504,28 @@ def test_freeze_chooses_the_scales_that_a_float_run_would(
     assert main([*frozen, "--validation", str(pictures), "--limit", "2"]) == 0
     assert model.read_bytes() == (run / "model.safetensors").read_bytes()
     assert "2 pictures, 98304 sub-pixels" in capsys.readouterr().out
+
+
+def test_freeze_says_where_a_run_s_folder_holds_other_pictures_now(
+    pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(pictures, folder := tmp_path / "pictures")
+    short = [*TINY, "--set", "training.steps=1", "--set", "training.quantised_steps=0", "--cache", str(cache)]
+    assert main(["train", *short, "--data", str(folder), "--out", str(tmp_path / "run")]) == 0
+    frozen = ["freeze", str(tmp_path / "run" / "last.safetensors"), "--cache", str(cache), "--limit", "1", "-o"]
+    assert main([*frozen, str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().err == ""
+    with Image.open(folder / "0.png") as image:
+        for i, side in enumerate(range(40, 120, 4)):  # enough for some on both sides of the split
+            image.crop((0, 0, side, side)).save(folder / f"more-{i}.png")
+    assert main([*frozen, str(tmp_path / "b")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "not those that the run had" in line] == [
+        "train pictures: not those that the run had",
+        "validation pictures: not those that the run had",
+    ]
+    assert main([*frozen, str(tmp_path / "c"), "--data", str(folder)]) == 0
+    assert "not those" not in capsys.readouterr().err
 
 
 def test_freeze_refuses_what_has_no_exact_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,21 +80,33 @@ class _Sources:
     validation: str
     cache: Path
     say: Callable[[str], None]
+    #: Of the pictures that the run had, where none others are named.
+    digests: dict[str, str]
 
     @staticmethod
     def of(run: Run, data: str | None, validation: str | None, cache: Path, say: Callable[[str], None]) -> _Sources:
         """Those of the run, unless others are named."""
         settings = run.config.data
-        return _Sources(replace(settings, train=data or settings.train), validation or settings.validation, cache, say)
+        named = {"train": data, "validation": validation or (data and not settings.validation)}
+        digests = {part: digest for part, digest in run.data.items() if not named.get(part)}
+        settings = replace(settings, train=data or settings.train)
+        return _Sources(settings, validation or settings.validation, cache, say, digests)
 
+    @cached_property
     def measured(self) -> Pictures:
         """The pictures to measure on; training pictures are read only where a share of them is held out."""
         from pixzip.data.cache import load_pictures
         from pixzip.data.split import load_split
 
         if self.validation:
-            return load_pictures(self.validation, self.cache, self.say)
-        return load_split(self.settings, self.cache, self.say)[1]
+            return self._noted("validation", load_pictures(self.validation, self.cache, self.say))
+        return self._noted("validation", load_split(self.settings, self.cache, self.say)[1])
+
+    def _noted(self, part: str, pictures: Pictures) -> Pictures:
+        """The pictures; a line says where the run had others."""
+        if self.digests.get(part, pictures.digest) != pictures.digest:
+            self.say(f"{part} pictures: not those that the run had")
+        return pictures
 
     def calibration_crops(self, seed: int) -> Any:
         """(n, h, w, planes): the crops that a run of this seed chooses its exponents from."""
@@ -101,7 +114,7 @@ class _Sources:
         from pixzip.data.split import load_split
         from pixzip.training import integers
 
-        pictures = load_split(self.settings, self.cache, self.say)[0]
+        pictures = self._noted("train", load_split(self.settings, self.cache, self.say)[0])
         return integers.calibration_crops(RandomCrops(pictures, self.settings, seed))
 
 
@@ -125,7 +138,7 @@ def _bits(
     subject = subject_of_run(run, name)
     exact = subject_of_model(load_model(model, "model"), subject.planes)
     together = Subject(subject.name, subject.planes, subject.levels, subject.measures | exact.measures)
-    return measured(together, sources.measured(), limit=limit, progress=progress)
+    return measured(together, sources.measured, limit=limit, progress=progress)
 
 
 def _clipped(run: Run, sources: _Sources, found: dict[str, float]) -> str:
@@ -136,7 +149,7 @@ def _clipped(run: Run, sources: _Sources, found: dict[str, float]) -> str:
 
     where = "the calibration crops"
     if run.exponents is not None:
-        pictures = sources.measured()
+        pictures = sources.measured
         largest = int(max(min(h, w) for h, w in zip(pictures.heights, pictures.widths, strict=True)))
         size = min(sources.settings.validation_crop, largest)
         few = replace(sources.settings, validation_crop=size, validation_pictures=finish.SATURATION_CROPS)

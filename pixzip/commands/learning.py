@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import click
 from pixzip.commands.arguments import remark, say
 from pixzip.commands.options import EXIT_CODES, completed_files
 from pixzip.commands.progress import Interrupted, Stop, metered
-from pixzip.errors import UsageError
+from pixzip.errors import OutputError, UsageError
 
 
 @contextmanager
@@ -32,6 +32,12 @@ cache_option = click.option(
 )
 
 device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+
+
+def _tell(line: str) -> None:
+    """Say a line of a run, which goes on where nobody can read it."""
+    with suppress(OutputError, SystemExit):
+        say(line)
 
 
 def _presets() -> str:
@@ -105,7 +111,7 @@ def train(
             device=device,
             allow_changes=allow_changes,
             board=report.tensorboard(out) if tensorboard and processes.leads else None,
-            say=say,
+            say=_tell,
         )
     if number:
         raise Interrupted(number)

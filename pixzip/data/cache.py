@@ -5,12 +5,13 @@
     CACHE/<key>/about.json     planes, levels, names, files that could not be read, hashes of the two other files
 
 The key is a hash of the contents of all the source's files: a moved or renamed data set is found again, a changed one
-is read anew. The folder appears under its name only when it is whole and on disk, and what was damaged since is made
-again.
+is read anew. The folder appears under its name only when it is whole and on disk; what was damaged since is made again,
+and so is one without a picture that the system failed to read at the time.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -34,9 +35,12 @@ from pixzip.errors import OutputError, TrainingDataError
 VERSION = 2
 _HASH_BYTES = 16
 _CHUNK_BYTES = 1 << 20
+_HEX = "[0-9a-f]"
 _HASHED = ("pixels.bin", "index.npz")
 #: Folders that a killed process left half made are deleted when they are so old.
 _LEFT_S = 24 * 3600
+#: Numbers of an OSError that says what is wrong with a file's contents: Pillow's, and seeking to a place that is none.
+_OF_CONTENTS = (None, errno.EINVAL)
 #: What opening a damaged cache may raise.
 _DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile)
 
@@ -53,7 +57,8 @@ class Pictures:
     """Pictures in memory-mapped storage, or a selection of them: [i] is (h, w, planes) uint8, not to be written.
 
     heights, widths (n,) int64; hashes (n,): content hashes as hexadecimal text; names (n,); gray (n,): whether the file
-    had one plane where these have three.
+    had one plane where these have three. unreadable: files that could not be read, and why; failed: the numbers, among
+    all files, of those that are no pictures for a reason of the system's.
     """
 
     pixels: NDArray[np.uint8]
@@ -66,6 +71,7 @@ class Pictures:
     planes: int
     levels: int
     unreadable: tuple[str, ...] = ()
+    failed: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -108,25 +114,31 @@ def pictures_of(*arrays: NDArray[np.uint8], levels: int = 256) -> Pictures:
     )
 
 
+def check_apart(what: str, place: Path, text: str) -> None:
+    """Raise TrainingDataError for a place in a source's folder: what is written there would be a file of the source."""
+    if os.path.isdir(text) and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(text)):
+        raise TrainingDataError(f"{what} {place} lies among the pictures of {text}: choose another folder")
+
+
 def load_pictures(text: str, cache: Path, say: Callable[[str], None] = lambda line: None) -> Pictures:
     """All readable pictures of a source (pixzip.data.sources), decoded into the cache unless they are there.
 
     ``say`` is told what a person should know: that decoding begins, and which files could not be read. Raises
-    TrainingDataError where no picture can be read, OutputError where the cache cannot be written.
+    TrainingDataError where no picture can be read, and where the cache lies among them, OutputError where it cannot be
+    written.
     """
+    check_apart("the cache", cache, text)
     source = open_source(text)
-    folder = cache / _key(source)
-    pictures = None
-    if folder.is_dir():
-        try:
-            pictures = _open(folder)
-        except _DAMAGE as error:
-            say(f"{folder} is damaged ({type(error).__name__}: {error}): made again")
-            shutil.rmtree(folder, ignore_errors=True)
+    key, closed = _key(source)
+    folder = cache / key
+    pictures = _kept(folder, closed, say)
     if pictures is None:
         say(f"decoding {text} into {folder}")
         _build(source, folder)
-        pictures = _open(folder)
+        try:
+            pictures = _open(folder)
+        except _DAMAGE as error:
+            raise OutputError(f"the cache {folder} is damaged and cannot be replaced: {error}") from None
     if bad := pictures.unreadable:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         say(f"{text}: {len(bad)} of {len(source.files)} files could not be read: {'; '.join(bad[:3])}{more}")
@@ -135,15 +147,33 @@ def load_pictures(text: str, cache: Path, say: Callable[[str], None] = lambda li
     return pictures
 
 
-def _key(source: Source) -> str:
-    """Hash of the kind and of every file's content, in order."""
+def _kept(folder: Path, closed: set[int], say: Callable[[str], None]) -> Pictures | None:
+    """What the cache has, unless it is damaged or lacks a file that the system failed to read, but for those closed."""
+    if not os.path.isdir(folder):
+        return None
+    try:
+        pictures = _open(folder)
+        why = "lacks files that could not be read then" if set(pictures.failed) - closed else ""
+    except _DAMAGE as error:
+        why = f"is damaged ({type(error).__name__}: {error})"
+    if not why:
+        return pictures
+    say(f"{folder} {why}: made again")
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _key(source: Source) -> tuple[str, set[int]]:
+    """Hash of the kind and of every file's content, in order; the numbers of the files that cannot be read."""
     whole = hashlib.blake2b(f"{VERSION} {source.kind}".encode(), digest_size=_HASH_BYTES)
-    for path in source.files:
+    closed = set()
+    for i, path in enumerate(source.files):
         try:
             whole.update(_file_hash(path))
         except OSError as error:  # it will be counted as unreadable
             whole.update(str(error.errno).encode())
-    return whole.hexdigest()
+            closed.add(i)
+    return whole.hexdigest(), closed
 
 
 def _file_hash(path: Path) -> bytes:
@@ -157,7 +187,7 @@ def _file_hash(path: Path) -> bytes:
 
 def _sweep(cache: Path) -> None:
     """Delete what processes that were killed left half made, a day ago or earlier."""
-    for left in cache.glob(".*.tmp"):
+    for left in cache.glob(f".{_HEX * 2 * _HASH_BYTES}-{_HEX * 8}.tmp"):
         with suppress(OSError):
             if time.time() - max(path.stat().st_mtime for path in (left, *left.iterdir())) > _LEFT_S:
                 shutil.rmtree(left)
@@ -188,8 +218,9 @@ def _write(source: Source, folder: Path) -> None:
     hashes: list[str] = []
     names: list[str] = []
     unreadable: list[str] = []
+    failed: list[int] = []
     with (folder / "pixels.bin").open("wb") as out:
-        for name, found in _read_all(source, unreadable):
+        for name, found in _read_all(source, unreadable, failed):
             gray.append(found.shape[2] < source.planes)
             picture = np.repeat(found, source.planes, axis=2) if gray[-1] else found
             out.write(np.ascontiguousarray(picture).tobytes())
@@ -212,6 +243,7 @@ def _write(source: Source, folder: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     about: dict[str, Any] = {"planes": source.planes, "levels": source.levels, "names": names, "unreadable": unreadable}
+    about["failed"] = failed
     about["files"] = {name: _file_hash(folder / name).hex() for name in _HASHED}
     about["digest"] = _digest(about)
     with (folder / "about.json").open("w", encoding="utf-8") as text:
@@ -225,14 +257,19 @@ def _digest(about: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=_HASH_BYTES).hexdigest()
 
 
-def _read_all(source: Source, unreadable: list[str]) -> Iterator[tuple[str, Pixels]]:
-    """Every picture of every file that can be read; the others are added to ``unreadable`` with the reason."""
-    for path in source.files:
+def _read_all(source: Source, unreadable: list[str], failed: list[int]) -> Iterator[tuple[str, Pixels]]:
+    """Every picture of every file that can be read.
+
+    The others are added to ``unreadable`` with the reason, and to ``failed`` where it is not in what they hold.
+    """
+    for i, path in enumerate(source.files):
         try:
             found = list(source.read(path))
         except UNREADABLE as error:
             reason = " ".join(str(error).replace(str(path), "").split())[:80]
             unreadable.append(f"{path.name} ({reason or type(error).__name__})")
+            if isinstance(error, OSError) and error.errno not in _OF_CONTENTS:
+                failed.append(i)
             continue
         yield from found
 
@@ -256,5 +293,6 @@ def _open(folder: Path) -> Pictures:
         planes=about["planes"],
         levels=about["levels"],
         unreadable=tuple(about["unreadable"]),
+        failed=tuple(about.get("failed", ())),  # none in caches of earlier versions
         **arrays,
     )

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import difflib
 import gzip
+import os
 import pickle
+import stat
 import struct
 import zipfile
 import zlib
@@ -69,13 +71,30 @@ def open_source(text: str) -> Source:
 
 def _folder(root: Path, kind: str = "folder") -> Source:
     """Image files; those of a data set are of colours whatever their mode, as in the papers that use it."""
-    files = sorted((p for p in root.rglob("*") if p.is_file()), key=lambda p: p.relative_to(root).as_posix())
+    files = sorted(_below(root), key=lambda p: p.relative_to(root).as_posix())
     read = samples if kind == "folder" else rgb
 
     def read_one(path: Path) -> Iterator[tuple[str, Pixels]]:
         yield path.relative_to(root).as_posix(), read(path)
 
     return Source(kind, tuple(files), root, 3, 256, read_one)
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """All files in a folder and its subfolders, links to folders left out.
+
+    Among them what the system does not let look into, a link or a folder: reading it gives the reason.
+    """
+    unread: list[Path] = []
+    for folder, _, names in os.walk(root, onerror=lambda error: unread.append(Path(error.filename))):
+        for path in (Path(folder, name) for name in names):
+            try:
+                is_file = stat.S_ISREG(path.stat().st_mode)
+            except OSError:
+                is_file = True
+            if is_file:
+                yield path
+    yield from unread
 
 
 def samples(path: Path) -> Pixels:

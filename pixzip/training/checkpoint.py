@@ -6,6 +6,7 @@ beside their name, flushed and renamed: whenever a process dies, ``last.safetens
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -32,6 +33,8 @@ from pixzip.training.watch import Watch
 
 #: The only key of the file's metadata (with two, safetensors would write them in any order).
 FORMAT = "pixzip-checkpoint"
+#: What stands for a checkpoint's SHA-256, the first of all that it holds, when that is computed.
+_NO_DIGEST = "0" * 64
 #: A checkpoint's settings may differ in these when a run goes on: they do not touch the weights.
 _FREE = ("data.train", "data.validation", "data.note", "training.init", "training.report_every", "training.setbacks")
 
@@ -51,7 +54,7 @@ class Run:
 
     ``data`` names training and validation pictures by digest, ``counts`` has their numbers (none in checkpoints of
     earlier versions); ``start`` is the digest of the checkpoint or model that the weights began with, empty where they
-    are random; ``threads`` are those that compute it, 0 where not known.
+    are random; ``threads`` are those of all processes that compute it, 0 where not known.
     """
 
     config: Config
@@ -89,6 +92,7 @@ class Run:
         if self.average is not None:
             tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
         state = {
+            "digest": _NO_DIGEST,
             "step": self.done,
             "config": to_tables(self.config),
             "data": self.data,
@@ -101,7 +105,8 @@ class Run:
             "best": None if math.isinf(self.best) else self.best,
             "exponents": None if self.exponents is None else self.exponents.to_json(),
         }
-        return save_tensors({k: v.contiguous() for k, v in tensors.items()}, {FORMAT: json.dumps(state)})
+        data = save_tensors({k: v.contiguous() for k, v in tensors.items()}, {FORMAT: json.dumps(state)})
+        return data.replace(_NO_DIGEST.encode(), _digest(data, _NO_DIGEST).encode(), 1)
 
     def restore(self, data: bytes, name: str) -> None:
         """Become what a checkpoint holds. Its configuration must have been compared (``check_same``)."""
@@ -127,9 +132,15 @@ class Run:
         self.exponents = Exponents.from_json(state["exponents"]) if state["exponents"] else None
         self.watch = Watch(**state["watch"])
         self.setbacks = [Setback(**s) for s in state["setbacks"]]
-        self.best = math.inf if state["best"] is None else state["best"]
+        self.best = state["best"] if state["best"] is not None and self._is_judged_as(state) else math.inf
         self.done = state["step"]
         self.start = state.get("start", "")
+
+    def _is_judged_as(self, state: dict[str, Any]) -> bool:
+        """Whether this run's validation is that of a checkpoint's state: the same crops of the same pictures."""
+        then, now = from_tables(state["config"]).data, self.config.data
+        same = (then.validation_crop, then.validation_pictures) == (now.validation_crop, now.validation_pictures)
+        return same and state["data"].get("validation") == self.data.get("validation")
 
     def check_same(self, data: bytes, name: str, *, allow_changes: bool) -> None:
         """Raise TrainingError where a checkpoint is of another network, other pictures or another recipe."""
@@ -165,6 +176,11 @@ def _state_of(name: str, kept: dict[str, Tensor], p: Tensor, *, fused: bool) -> 
     return found
 
 
+def _digest(data: bytes, there: str) -> str:
+    """SHA-256 of a checkpoint with _NO_DIGEST in the place of the digest that is there."""
+    return hashlib.sha256(data.replace(there.encode(), _NO_DIGEST.encode(), 1)).hexdigest()
+
+
 def parsed(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(state, tensors) of a checkpoint. Raises TrainingError where it is none, is damaged, or holds no numbers."""
     try:
@@ -173,7 +189,11 @@ def parsed(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if FORMAT not in meta:
             raise TrainingError(f"{name}: not a checkpoint of pixzip train")
         state, tensors = json.loads(meta[FORMAT]), load_tensors(data)
-    except (struct.error, ValueError, KeyError, TypeError, SafetensorError, OverflowError) as error:
+        if (digest := state.pop("digest", None)) is not None and _digest(
+            data, digest
+        ) != digest:  # None before there was
+            raise ValueError("it is not what was written")
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, SafetensorError, OverflowError) as error:
         raise TrainingError(f"{name}: damaged checkpoint ({type(error).__name__}: {error})") from None
     for key, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -202,6 +222,8 @@ def load_run(data: bytes, name: str, device: str = "cpu") -> Run:
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 #: The one before the previous one, kept while the last one is of a stop.
 EARLIER = "earlier.safetensors"
+#: What else is in a run's folder under a name of its own; never there before the first checkpoint.
+RESULTS = ("model.safetensors", "config.toml", "log.csv", "report.json", "card.md", "curves.png", "samples.png")
 
 
 def write_last(folder: Path, data: bytes, *, keep_previous: bool = True) -> None:
@@ -261,7 +283,7 @@ def _copy(source: Path, target: Path) -> None:
 def read_resumable(folder: Path) -> tuple[str, bytes, str] | None:
     """(name, bytes, what to say) of the newest checkpoint that a run can go on from; None in a folder without a run.
 
-    Raises TrainingError where all are damaged, or where there is no other than the best one.
+    Raises TrainingError where all are damaged, and where there is none but other files that a run would write over.
     """
     faults = []
     for name in (LAST, PREVIOUS, EARLIER):
@@ -276,10 +298,10 @@ def read_resumable(folder: Path) -> tuple[str, bytes, str] | None:
         return name, data, missing and f"{missing}: going on from {name}"
     if faults:
         raise TrainingError("; ".join(faults))
-    if (folder / BEST).exists():
+    if there := [name for name in (BEST, *RESULTS) if (folder / name).exists()]:
         raise TrainingError(
-            f"{folder} holds {BEST} of a run, but neither {LAST} nor {PREVIOUS} to go on from: "
-            "choose another folder, and begin with it there by --init"
+            f"{folder} holds {', '.join(there)}, but neither {LAST} nor {PREVIOUS} of a run to go on from: "
+            "choose another folder" + (f", and begin with {BEST} there by --init" if BEST in there else "")
         )
     return None
 

@@ -34,6 +34,8 @@ OPTIMISERS = ("adamw", "rmsprop", "muon")
 _NOT_OF_RMSPROP = ("other_rate", "beta1", "beta2", "momentum", "weight_decay")
 DECAYS = ("cosine", "linear")
 PRECISIONS = ("auto", "bfloat16", "float32")
+#: What TOML promises to hold; torch takes twice as many.
+_LARGEST_SEED = 2**63 - 1
 
 Tables = dict[str, Any]
 
@@ -109,6 +111,8 @@ class TrainingSettings:
             high = {"other_rate": 10.0, "spike": 1e9}.get(name, 1.0)
             if not 0 <= getattr(self, name) <= high:
                 raise TrainingError(f"training.{name} {getattr(self, name)}: must be from 0 to {high:g}")
+        if self.seed > _LARGEST_SEED:
+            raise TrainingError(f"training.seed {self.seed}: must be at most {_LARGEST_SEED}")
         for name in ("rate", "quantised_rate", "clip"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise TrainingError(f"training.{name} {getattr(self, name)}: must be above 0")
@@ -231,7 +235,9 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return _value(choices[0], value, where) if len(choices) == 1 and value is not None else value
     if kind is float and type(value) is int:
         return float(value)
-    if origin is tuple and isinstance(value, list):
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise TrainingError(f"{where} is {value!r}, must be a list")
         return tuple(_value(typing.get_args(kind)[0], item, where) for item in value)
     if kind in (int, float, str, bool) and type(value) is not kind:
         raise TrainingError(f"{where} is {value!r}, must be {kind.__name__}")
@@ -292,7 +298,8 @@ def _toml_table(name: str, table: Tables) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_toml(item) for item in value)}]"
-    return json.dumps(value)  # strings, integers, floats and booleans are written alike
+    text = json.dumps(value, ensure_ascii=False)  # strings, integers, floats and booleans are written alike, but DEL is
+    return text.replace("\x7f", "\\u007f").encode("utf-8", "replace").decode()  # escaped; a name may be no UTF-8
 
 
 # ------------------------------------------------------------------------ files, presets, the command line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from pixzip.evaluate import bootstrap, plane_bits
 from pixzip.freezing.thaw import thawed
 from pixzip.model.file import Model, find_model
 from pixzip.nets.stack import Stack
+from pixzip.nets.trunk import TrunkModel
 from pixzip.training import integers
 from pixzip.training.checkpoint import Run, check_device, is_checkpoint, load_run, read_checkpoint
 from pixzip.training.config import levels_of, planes_of
@@ -158,44 +159,57 @@ def subject_of_run(run: Run, name: str) -> Subject:
     measures = {"float": _float_measure(run.network, planes)}
     if run.exponents is not None:
         exponents, network = run.exponents, copy.deepcopy(run.network).cpu()
-        nats = partial(integers.integer_nats, network, exponents=exponents)
+        nats = partial(integers.integer_colour_nats, network, exponents=exponents)
         measures["quantised"] = partial(_one_by_one, network, nats, planes)
     return Subject(f"{name} (step {run.done})", planes, levels_of(run.config.model), measures)
 
 
 def _float_measure(network: Any, planes: int) -> Measure:
-    """Bits of pictures by a float network, for which they are made of so many planes."""
+    """Bits of pictures by a float network, for which they are made of so many planes.
+
+    Those of one plane count by the first colour alone, as they are coded, but with Multi-Scale networks.
+    """
     if isinstance(network, Stack):
         return partial(_together, network, planes)
-    return partial(_one_by_one, network, lambda batch: network.nats(batch, torch.float32), planes)
+    return partial(_one_by_one, network, partial(_colour_nats, network), planes)
 
 
-def _one_by_one(network: Any, nats: Callable[[Any], torch.Tensor], planes: int, pixels: Pixels) -> NDArray[np.float64]:
-    """Bits of pictures, each cut into tiles as a coder cuts it."""
-    whole = (as_planes(picture, planes) for picture in pixels)
-    return np.array([_tiled_nats(network, nats, picture) / math.log(2) for picture in whole])
+def _colour_nats(network: Any, batch: Any) -> Sequence[torch.Tensor]:
+    """Nats of each colour of a trunk, of all together where a network does not tell them apart."""
+    if isinstance(network, TrunkModel):
+        return network.loss(torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors), torch.float32)
+    return (network.nats(batch, torch.float32),)
+
+
+def _one_by_one(
+    network: Any, nats: Callable[[Any], Sequence[torch.Tensor]], planes: int, pixels: Pixels
+) -> NDArray[np.float64]:
+    """Bits of pictures, each cut into tiles as a coder cuts it; nats: of the colours of a batch."""
+    colours, whole = pixels.shape[3], (as_planes(picture, planes) for picture in pixels)
+    return np.array([_tiled_nats(network, nats, picture, colours) / math.log(2) for picture in whole])
 
 
 def _together(network: Stack, planes: int, pixels: Pixels) -> NDArray[np.float64]:
     """Bits of pictures by a network of the paper for so many planes; they are too small to take one at a time."""
-    pixels, total = np.stack([as_planes(picture, planes) for picture in pixels]), np.zeros(len(pixels))
+    colours, total = pixels.shape[3], np.zeros(len(pixels))
+    pixels = np.stack([as_planes(picture, planes) for picture in pixels])
     with torch.no_grad():
         for t in tiles_of(1, pixels.shape[1], pixels.shape[2], DEFAULT_TILE):
             batch = network.prepare(pixels[:, t.y : t.y + t.h, t.x : t.x + t.w])
             nats = network.sub_pixel_nats(batch, torch.float32)
-            total += nats.sum((1, 2, 3), dtype=torch.float64).cpu().numpy()
+            total += nats[..., :colours].sum((1, 2, 3), dtype=torch.float64).cpu().numpy()
     if not np.isfinite(total).all():
         raise TrainingError(f"the network gives {total[~np.isfinite(total)][0]} nats for a picture")
     return total / math.log(2)
 
 
-def _tiled_nats(network: Any, nats: Callable[[Any], torch.Tensor], picture: Pixels) -> float:
-    """Of one picture, cut into tiles as a coder cuts it."""
+def _tiled_nats(network: Any, nats: Callable[[Any], Sequence[torch.Tensor]], picture: Pixels, colours: int) -> float:
+    """Of the first colours of one picture, cut into tiles as a coder cuts it."""
     total = 0.0
     with torch.no_grad():
         for t in tiles_of(1, picture.shape[0], picture.shape[1], DEFAULT_TILE):
             crop = picture[None, t.y : t.y + t.h, t.x : t.x + t.w]
-            total += nats(network.prepare(crop)).item()
+            total += math.fsum(each.item() for each in nats(network.prepare(crop))[:colours])
     if not math.isfinite(total):
         raise TrainingError(f"the network gives {total} nats for a picture")
     return total

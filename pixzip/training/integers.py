@@ -17,7 +17,7 @@ from pixzip.freezing.exponents import HIDDEN, ConvExponents, Exponents
 from pixzip.freezing.freeze import freeze, frozen_and_clipped
 from pixzip.freezing.quantised import quantised_loss
 from pixzip.freezing.tables import make_tables
-from pixzip.nets.trunk import Batch, TrunkModel
+from pixzip.nets.trunk import Batch, Nats, TrunkModel
 
 TABLES = make_tables()
 #: Crops that calibration looks at, drawn with a seed of their own.
@@ -49,8 +49,13 @@ def calibrate(network: Any, batch: Batch) -> Exponents:
 
 def integer_nats(network: Any, batch: Batch, exponents: Exponents) -> Tensor:
     """As Network.nats, of the integers, with gradients straight through the rounding."""
-    parts = quantised_loss(network, torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors), exponents, TABLES)
+    parts = integer_colour_nats(network, batch, exponents)
     return parts[0] + parts[1] + parts[2]
+
+
+def integer_colour_nats(network: Any, batch: Batch, exponents: Exponents) -> Nats:
+    """The parts of integer_nats, of R, G and B."""
+    return quantised_loss(network, torch.from_numpy(batch.inputs), torch.from_numpy(batch.errors), exponents, TABLES)
 
 
 def frozen(network: Any, exponents: Exponents, info: dict[str, Any]) -> bytes:

@@ -71,7 +71,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         settings, self.cores = self.run.config.training, torch.get_num_threads()
-        self.run.threads = self.cores
+        self.run.threads = self.cores * self.processes.world
         if settings.recompute:
             self.run.network.recompute = True
         self.dtype = product_type(settings.precision, next(self.run.network.parameters()).device.type)

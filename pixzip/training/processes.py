@@ -69,6 +69,13 @@ class Processes:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def check_same(self, values: dict[str, Any]) -> None:
+        """Raise TrainingError in every process where one has another value of a name than the first, which has all."""
+        first: dict[str, Any] = self.agreed(values)
+        others = self.sum([float(values.get(name) != value) for name, value in first.items()])
+        if differing := [name for name, count in zip(first, others, strict=True) if count]:
+            raise TrainingError(f"not the same in all processes: {', '.join(differing)}")
+
     def led(self, make: Callable[[], Any]) -> Any:
         """What make() gives in the first process, or the error that it ends with, in every process."""
         value, error = None, None
@@ -107,7 +114,10 @@ def joined(device: str) -> Iterator[Processes]:
     if "WORLD_SIZE" not in os.environ:
         yield Processes()
         return
-    rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    if missing := [name for name in names if name not in os.environ]:
+        raise TrainingError(f"WORLD_SIZE is set as by torchrun, but not {', '.join(missing)}")
+    rank, world, local = (int(os.environ[name]) for name in names[:3])
     if device == "cuda":
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=_PATIENCE)

@@ -59,10 +59,20 @@ class Log:
     """Appends rows to log.csv and tells them to a person, with the time left."""
 
     def __init__(
-        self, folder: Path, steps: int, done: int, pixels: int, say: Callable[[str], None], board: Any
+        self,
+        folder: Path,
+        steps: int,
+        done: int,
+        pixels: int,
+        say: Callable[[str], None],
+        board: Callable[[int], Any] | None,
     ) -> None:
-        """Rows of steps after ``done``, which a resumed run takes again, are dropped; pixels are those of a step."""
-        self._path, self._steps, self._pixels, self.say, self._board = folder / "log.csv", steps, pixels, say, board
+        """Rows of steps after ``done``, which a resumed run takes again, are dropped; pixels are those of a step.
+
+        board: as ``tensorboard`` gives it.
+        """
+        self._path, self._steps, self._pixels, self.say = folder / "log.csv", steps, pixels, say
+        self._open_board, self._board = board, None
         self.go_back(done)
 
     def go_back(self, done: int) -> None:
@@ -76,6 +86,9 @@ class Log:
         out.writerows(rows)
         with staged(self._path, text.getvalue().encode(), force=True):
             pass
+        if self._open_board is not None:
+            self.close()
+            self._board = self._open_board(done)
 
     def report(self, entry: Entry) -> None:
         """Record a row."""
@@ -122,4 +135,4 @@ def tensorboard(folder: Path) -> Callable[[int], Any]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UsageError("--tensorboard needs tensorboard: install pixzip[tensorboard]") from None
-    return lambda done: SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)
+    return lambda done: SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)

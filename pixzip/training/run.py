@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pixzip.data.cache import check_apart
 from pixzip.data.crops import RandomCrops, centre_crops
 from pixzip.data.split import load_split
 from pixzip.errors import OutputError, TrainingDataError, TrainingError
@@ -20,7 +21,7 @@ from pixzip.files import staged
 from pixzip.nets.precision import product_type
 from pixzip.training import integers
 from pixzip.training.checkpoint import LAST, Run, check_device
-from pixzip.training.config import Config, levels_of, to_tables, to_toml
+from pixzip.training.config import Config, levels_of, to_tables, to_toml, without_places
 from pixzip.training.finish import finish
 from pixzip.training.loop import Trainer
 from pixzip.training.processes import Processes
@@ -67,17 +68,23 @@ class StopSignals:
 
 @contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """Within the block SIGINT and SIGTERM are only noted, unless they are to be felt at once."""
+    """Within the block SIGINT, SIGTERM and SIGHUP are only noted, unless they are to be felt at once.
+
+    Where nohup, or who called, lets SIGHUP be ignored, it is.
+    """
     stop = StopSignals()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    old = {s: signal.signal(s, stop.receive) for s in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    old = {number: signal.signal(number, stop.receive) for number in numbers}
     try:
         yield stop
     finally:
-        for s, handler in old.items():
-            signal.signal(s, handler)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def check_config(config: Config, processes: Processes, device: str) -> None:
@@ -120,6 +127,8 @@ def train(
     check_config(config, processes, device)
     given, dtype = config.training.precision, product_type(config.training.precision, device)
     config = replace(config, training=replace(config.training, precision=str(dtype).removeprefix("torch.")))
+    for source in (config.data.train, config.data.validation):
+        check_apart("the folder of the run", folder, source)
     pictures, validation = processes.in_turn(lambda: load_split(config.data, cache, say))
     for part in (pictures, validation):
         if part.levels != levels_of(config.model):
@@ -133,6 +142,7 @@ def train(
     run = Run.new(config, digests, device, counts)
     if config.training.init:
         begin_from(run, config.training.init)
+    processes.check_same(_shared(run))
     if config.training.quantised_steps and not integers.has_integers(run.network):
         raise TrainingError(f"{config.architecture} is not trained on its integers: set training.quantised_steps to 0")
     t = config.training
@@ -150,6 +160,13 @@ def train(
         return _trained(trainer, say, board, allow_changes=allow_changes)
 
 
+def _shared(run: Run) -> dict[str, Any]:
+    """What must be the same in all processes, by name: all but places, which are those of each machine."""
+    tables = without_places(to_tables(run.config))
+    settings = {f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()}
+    return settings | {f"{part} pictures": digest for part, digest in run.data.items()} | {"training.init": run.start}
+
+
 def _trained(
     trainer: Trainer, say: Callable[[str], None], board: Callable[[int], Any] | None, *, allow_changes: bool
 ) -> int:
@@ -164,7 +181,7 @@ def _trained(
         pixels = config.training.batch * config.data.crop**2
         with staged(folder / "config.toml", to_toml(to_tables(config)).encode(), force=True):
             pass
-        trainer.log = Log(folder, config.training.all_steps, run.done, pixels, say, board(run.done) if board else None)
+        trainer.log = Log(folder, config.training.all_steps, run.done, pixels, say, board)
     with stop_signals() as stop, closing(trainer.log) if trainer.log else nullcontext(), trainer.workers:
         trainer.stopped, trainer.interruptible = stop, stop.at_once
         with suppress(Stopped):
