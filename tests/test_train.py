@@ -413,6 +413,29 @@ def test_two_processes_do_not_train_into_one_folder(config: Config, tmp_path: Pa
     assert train(changed(config, steps=1, quantised_steps=0), tmp_path / "run", tmp_path / "cache") == 0
 
 
+def test_weights_that_are_not_finite_are_gone_back_from(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation finds them where no other step would, before the exponents are chosen; they are never saved."""
+    step, spoilt = Trainer.step, []
+
+    def spoils(self: Trainer, parts: Any) -> str | None:
+        trouble = step(self, parts)
+        if self.run.done == TRAINING.steps and not spoilt:
+            spoilt.append(self.run.done)
+            with torch.no_grad():
+                self.run.network.b_in[3] = math.nan
+        return trouble
+
+    monkeypatch.setattr(Trainer, "step", spoils)
+    said: list[str] = []
+    assert train(config, tmp_path / "run", tmp_path / "cache", say=said.append) == 0
+    assert "validation is nan in step 24: back to step 20, rate times 0.5" in said
+    assert spoilt and all(
+        math.isfinite(float(row["train_bits_per_dim"] or 0)) for row in read_log(tmp_path / "run/log.csv")
+    )
+
+
 def test_a_run_that_keeps_going_wrong_gives_up_and_leaves_its_checkpoint(config: Config, tmp_path: Path) -> None:
     made = trainer(changed(config, setbacks=2), tmp_path / "run", tmp_path / "cache")
     for _ in range(2):

@@ -273,18 +273,21 @@ class Trainer:
                 if trouble := self.step(next(feed)):
                     return trouble, 0
                 stopping = self.processes.sum([float(bool(self.stopped()))])[0] > 0
-                self._after_step(stopping=stopping)
+                if trouble := self._after_step(stopping=stopping):
+                    return trouble, 0
                 if stopping:
                     return None, self.stopped() or signal.SIGTERM
         return None, 0
 
-    def _after_step(self, *, stopping: bool) -> None:
-        """Validate, report and save where the settings say so."""
+    def _after_step(self, *, stopping: bool) -> str | None:
+        """Validate, report and save where the settings say so; returns what is wrong where the validation says so."""
         run, settings = self.run, self.run.config.training
         ending = run.done in (settings.steps, settings.all_steps)
         value = None
         if run.done % settings.validate_every == 0 or ending:
             value = self.validate(self.held_out, integer=run.exponents is not None)
+            if not math.isfinite(value):
+                return f"validation is {value}"
         if run.done % settings.report_every == 0 or ending or value is not None:
             if self.log is not None:
                 self.log.report(Entry(run.done, float(np.mean(self.recent)), value, self.rate(run.done - 1)))
@@ -297,3 +300,4 @@ class Trainer:
             self.save()
         elif stopping:
             self.save(stopping=True)
+        return None
