@@ -41,7 +41,7 @@ from pixzip.pxz.names import KEY as NAMES
 from pixzip.pxz.names import pack_names, unpack_names
 from pixzip.pxz.remains import Lost, areas, find_remains
 from pixzip.reports import Progress, Report
-from pixzip.work import check_work
+from pixzip.work import check_tiles, check_work
 
 
 def _how(
@@ -472,6 +472,9 @@ def salvage(
     stored in one piece is damaged; ModelNotFoundError, ModelError, LimitError, UsageError.
     """
     how = _how(threads, engine, progress, ENGINES)
+    h = container.read_header(data)
+    container.check_pixels(h.pictures, h.height, h.width, max_pixels)
+    check_tiles(container.tile_count(h), max_work)
     remains = find_remains(data, max_pixels=max_pixels)
     c, missing = remains.container, dict(remains.missing)
     h = c.header

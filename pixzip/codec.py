@@ -25,6 +25,8 @@ from pixzip.runtime.frozen import decode_block, intervals, products_alone, share
 _Stream = tuple[NDArray[np.uint32], NDArray[np.uint32]]
 _Made = TypeVar("_Made")
 DEFAULT_TILE = 1024
+#: Tiles that are handed to threads at once: each that waits takes 3 kB, and a small file may have a million.
+_HANDED_OUT = 1024
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,9 @@ def _run(
     with products_alone(model.network):
         if side_by_side == 1:
             return [work(i, threads) for i in range(count)]
+        some = [range(i, min(i + _HANDED_OUT, count)) for i in range(0, count, _HANDED_OUT)]
         with ThreadPoolExecutor(side_by_side) as pool:
-            return list(pool.map(lambda i: work(i, threads // side_by_side), range(count)))
+            return [made for tiles in some for made in pool.map(lambda i: work(i, threads // side_by_side), tiles)]
 
 
 def encode(

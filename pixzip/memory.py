@@ -13,6 +13,7 @@ from pixzip.errors import LimitError
 from pixzip.formats.image import WEBP_SIDE_PX
 from pixzip.model.file import Frozen, TrunkNetwork
 from pixzip.model.multiscale import MultiScaleNetwork
+from pixzip.model.stack import StackNetwork
 from pixzip.pxz.container import BAND_PIXELS
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _PNG_FILTER_BYTES, _PNG_FILTER_TIMES = 44 * MIB, 60
 _INTERVAL_ROWS_BYTES, _INTERVAL_ROW_BYTES = 16 * MIB, 128
 #: Of threads: operands, accumulators, and what the heads learn.
 _SCRATCH_BYTES = 12 * MIB
+#: Of weights: packed, joined and copied, as float32; the first megabytes are among the process's and the scratch.
+_WEIGHT_BYTES, _WEIGHTS_COUNTED = 12, 2 * MIB
 #: Of 16-bit samples in a stream of their own: intervals, ranks and words of a sample, copies of a plane's, and of each
 #: value that planes list.
 _DEEP_SAMPLE_BYTES, _DEEP_PLANE_BYTES, _DEEP_VALUE_BYTES = 22, 16, 34 * 8
@@ -72,6 +75,18 @@ def _place_bytes(network: TrunkNetwork) -> int:
     return network.channels * len(network.blocks) + 5 * network.lstm * network.blocks.count("l")
 
 
+def _weights_bytes(network: Frozen) -> int:
+    """Of what each tile has of a network's weights for itself."""
+    weights = sum(array.size for name, array in network.arrays.items() if name.endswith(".weight"))
+    return _WEIGHT_BYTES * max(0, weights - _WEIGHTS_COUNTED)
+
+
+def _kept_bytes(network: StackNetwork) -> int:
+    """Of one row in the maps of a wavefront, which hold so many steps of a byte, of cells of four."""
+    steps = {"pixelcnn": 6, "row_lstm": 2 * 2 + 6 + 4 * 5, "diagonal_bilstm": 0}  # the last is coded in raster order
+    return steps[network.architecture] * network.h * network.layers
+
+
 def _position_bytes(network: Frozen) -> int:
     """Of one position in the buffers and the maps of all layers."""
     if isinstance(network, TrunkNetwork):
@@ -88,7 +103,7 @@ def encoding_tile(network: Frozen, tile: Tile) -> int:
     together = pictures_together(n, tile.w) * (tile.w + 2)  # positions of a row
     coder = min(_INTERVAL_ROWS_BYTES, _INTERVAL_ROW_BYTES * 3 * pixels)
     maps = max(together * _position_bytes(network), _maps_bytes(network, tile))  # of rows, or of steps to learn
-    return 2 * 8 * 3 * pixels + 12 * pixels + maps + coder + _SCRATCH_BYTES
+    return 2 * 8 * 3 * pixels + 12 * pixels + maps + coder + _SCRATCH_BYTES + _weights_bytes(network)
 
 
 def _conditioning_bytes(network: Frozen, tile: Tile) -> int:
@@ -100,21 +115,22 @@ def _conditioning_bytes(network: Frozen, tile: Tile) -> int:
 
 
 def _maps_bytes(network: Frozen, tile: Tile) -> int:
-    """Of the maps of four steps."""
+    """Of the maps of the last steps."""
     n = tile.last - tile.first
     rows = min(tile.h, tile.w // network.slope_at(tile.w) + 2)
     if isinstance(network, TrunkNetwork):
-        places = 3 * (n * rows + 1)  # maps hold four steps
-    else:  # a Diagonal BiLSTM has buffers of a whole row
-        parts = (network.small, network.large) if isinstance(network, MultiScaleNetwork) else (network,)
-        places = n * (tile.w if any(part.architecture == "diagonal_bilstm" for part in parts) else rows)
-    return places * _position_bytes(network) + _conditioning_bytes(network, tile)
+        return 3 * (n * rows + 1) * _position_bytes(network)  # maps hold four steps
+    # a Diagonal BiLSTM has buffers of a whole row, the others have maps of all rows
+    parts = (network.small, network.large) if isinstance(network, MultiScaleNetwork) else (network,)
+    places = n * (tile.w if any(part.architecture == "diagonal_bilstm" for part in parts) else rows)
+    kept = n * (tile.h + 1) * sum(map(_kept_bytes, parts))
+    return places * _position_bytes(network) + kept + _conditioning_bytes(network, tile)
 
 
 def decoding_tile(network: Frozen, tile: Tile) -> int:
     """Bytes while one tile or block is decoded: its samples, errors and words, and maps of four steps."""
     n = tile.last - tile.first
-    return 12 * n * tile.h * tile.w + _maps_bytes(network, tile) + _SCRATCH_BYTES
+    return 12 * n * tile.h * tile.w + _maps_bytes(network, tile) + _SCRATCH_BYTES + _weights_bytes(network)
 
 
 def deep_block(pixels: int, planes: int) -> int:

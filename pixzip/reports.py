@@ -32,8 +32,9 @@ class Shares:
     """Sums the progress of pieces that run side by side, weighted by their sizes, and reports the whole."""
 
     def __init__(self, sizes: Sequence[int], report: Progress | None) -> None:
-        self._weights = [size / sum(sizes) for size in sizes]
-        self._done = [0.0] * len(sizes)
+        total = sum(sizes)
+        self._weights = [size / total for size in sizes]
+        self._done, self._sum = [0.0] * len(sizes), 0.0
         self._report, self._lock = report, threading.Lock()
         #: What the caller's function raised: no fault of the piece in which that comes out.
         self.raised: list[BaseException] = []
@@ -46,9 +47,10 @@ class Shares:
 
         def update(fraction: float) -> None:
             with self._lock:
-                self._done[index] = fraction * self._weights[index]
+                before, self._done[index] = self._done[index], fraction * self._weights[index]
+                self._sum += self._done[index] - before
                 try:
-                    report(sum(self._done))
+                    report(self._sum)
                 except BaseException as error:
                     self.raised.append(error)
                     raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from contextlib import suppress
-from decimal import Decimal, localcontext
+from decimal import ROUND_UP, Context, Decimal, Inexact, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +210,11 @@ def test_an_error_of_one_in_what_is_learned_breaks_decoding(fault: str, monkeypa
     monkeypatch.setattr(plane, *wrong[fault])
     with suppress(Refused):
         assert decode_deep(data, *shape, None) != planes.tolist()
+
+
+def test_logistic_table_does_not_depend_on_the_programs_decimals() -> None:
+    with localcontext(Context(prec=3, rounding=ROUND_UP, Emin=0, Emax=2, traps=[Inexact])):
+        assert np.array_equal(deep_kernels._logistic(), deep_kernels.LOGISTIC)
 
 
 @pytest.mark.parametrize("table", ["LOGISTIC", "INVERSE_SCALES"])

@@ -21,7 +21,7 @@ from conftest import model_picture
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_model import tiny_bytes
+from tiny_model import parts, tiny_bytes
 from tiny_stack import stack_model
 
 import pixzip
@@ -29,9 +29,14 @@ from pixzip import LimitError, codec
 from pixzip.api import need_to_compress, need_to_decompress
 from pixzip.coding.schedule import Tile
 from pixzip.formats.image import claimed_shape, read_image
-from pixzip.memory import MIB, PROCESS_BYTES, Need, decoding_tile, encoding_tile
-from pixzip.model.file import find_model, load_model, shipped_models
+from pixzip.memory import _SCRATCH_BYTES, MIB, PROCESS_BYTES, Need, decoding_tile, encoding_tile
+from pixzip.model.file import TrunkNetwork, find_model, load_model, shipped_models, write_model
+from pixzip.model.stack import StackNetwork
 from pixzip.pxz.container import read_container, write_container
+from pixzip.runtime.maps import StepMaps
+from pixzip.runtime.stack.layers import map_specs
+from pixzip.runtime.trunk import fused
+from pixzip.runtime.trunk.fused import make_plan
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -106,6 +111,11 @@ def test_limit_bounds_the_tiles_at_work_and_changes_no_byte(model: Path, at_work
 def peak_of(work: Any) -> int:
     """Most bytes that Python and numpy hold during the work beyond what they held before; the second time."""
     work()
+    return peak_once(work)
+
+
+def peak_once(work: Any) -> int:
+    """The same, the first time."""
     tracemalloc.start()
     try:
         work()
@@ -136,6 +146,45 @@ def test_arrays_of_a_tile_are_below_its_bound(architecture: str, shape: tuple[in
     same = 2 * 12 * MIB
     assert encoding_tile(model.network, tile) <= 8 * encoding + same
     assert decoding_tile(model.network, tile) <= 8 * decoding + same
+
+
+@pytest.mark.parametrize("architecture", ["pixelcnn", "row_lstm"])
+@pytest.mark.parametrize("shape", [(64, 100, 1), (1, 6000, 2)], ids=str)
+def test_narrow_pictures_have_maps_of_all_their_rows(architecture: str, shape: tuple[int, int, int]) -> None:
+    n, h, w = shape
+    network = stack_model(architecture, layers=8, h=32, head=8, pictures="gray").network
+    assert isinstance(network, StackNetwork)
+    maps = peak_of(lambda: StepMaps(map_specs(network), n, h, w, network.slope_at(w)))
+    bound = decoding_tile(network, Tile(0, n, 0, 0, h, w)) - _SCRATCH_BYTES
+    assert maps + 9 * n * h * w <= bound <= 4 * maps
+
+
+def test_weights_count_in_every_tile_that_is_at_work() -> None:
+    sizes = {"channels": 512, "hidden": 512, "lstm": 8, "head": 8}
+    config, arrays = parts(1, "cccc", **sizes)
+    for name in arrays:
+        if name.endswith(".bias"):
+            arrays[name] = np.zeros_like(arrays[name])
+        if name.endswith(".weight"):
+            arrays[name] = np.sign(arrays[name])
+    network = load_model(write_model(config, arrays), "wide").network
+    assert isinstance(network, TrunkNetwork)
+    tile = Tile(0, 1, 0, 0, 8, 8)
+    for bound in (encoding_tile(network, tile), decoding_tile(network, tile)):
+        assert peak_of(lambda: make_plan(network, "float32")) <= bound
+        fused._PLANS.pop(network)
+        assert peak_once(lambda: make_plan(network, "float32")) <= bound
+
+
+def test_tiles_that_wait_for_a_thread_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = stack_model("pixelcnn")
+
+    def peak() -> int:
+        return peak_of(lambda: codec._run(model, lambda i, threads: None, 20_000, 2, None))
+
+    assert peak() < 4 * MIB
+    monkeypatch.setattr(codec, "_HANDED_OUT", 10**9)
+    assert peak() > 16 * MIB
 
 
 PEAKS = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -71,6 +72,17 @@ def test_sums_of_rounded_shares_are_over_one_without_report() -> None:
     for i in range(48):
         shares.of(i)(1.0)  # type: ignore[misc]
     assert max(heard) > 1
+
+
+def test_a_piece_takes_no_time_for_each_other_piece() -> None:
+    """A file of 13 MB may have a million tiles."""
+    heard: Heard = []
+    started = time.perf_counter()
+    shares = Shares([1] * 100_000, heard.append)
+    for i in range(100_000):
+        shares.of(i)(1.0)  # type: ignore[misc]
+    assert time.perf_counter() - started < 10  # looking at all pieces for each takes a minute
+    assert heard[-1] == pytest.approx(1)
 
 
 def test_part_of_the_whole_goes_from_start_to_stop() -> None:

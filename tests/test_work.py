@@ -15,6 +15,8 @@ from conftest import model_picture
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tiny_model import tiny_model
+from tiny_stack import stack_model
 
 import pixzip
 import pixzip.pillow
@@ -23,7 +25,7 @@ from pixzip.commands.compress import compress as compress_command
 from pixzip.limits import MAX_PIXELS, MAX_WORK
 from pixzip.memory import MIB, Extent
 from pixzip.model.file import find_model
-from pixzip.pxz.container import read_container, write_container
+from pixzip.pxz.container import HEAD, HEADER_BYTES, MAGIC, _frame, _pack_header, read_container, write_container
 from pixzip.work import check_work, work_of
 
 HEIGHT, WIDTH = 24, 40
@@ -88,7 +90,8 @@ def test_work_up_to_the_limit_is_done_and_more_is_refused(name: str, model: Path
 
 def test_without_the_comparison_any_work_would_be_done(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fault that the test above must find."""
-    monkeypatch.setattr(api, "check_work", lambda *_: None)
+    for check in ("check_work", "check_tiles"):
+        monkeypatch.setattr(api, check, lambda *_: None)
     for name in ("compress", "decompress", "salvage"):
         CALLS[name][1](model, 1)
 
@@ -130,6 +133,35 @@ def test_a_file_that_claims_much_is_refused_before_anything_is_allocated(model: 
             read(hostile)
         assert tracemalloc.get_traced_memory()[1] < 4 * MIB + 8 * len(hostile)
         tracemalloc.stop()
+
+
+def test_layers_and_learning_count_in_every_step() -> None:
+    """A step of 64 layers of the paper takes 60 times one of a layer, however few its pixels and weights."""
+    column: Blocks = [(1, 1000, 1)]
+    for architecture in ("pixelcnn", "row_lstm", "diagonal_bilstm"):
+        small, deep = (work_of(stack_model(architecture, layers=n, h=3, head=3).network, column) for n in (1, 64))
+        assert deep > 12 * small
+    narrow, wide = (work_of(tiny_model(channels=c, head=h, blocks="c").network, column) for c, h in ((8, 8), (64, 256)))
+    assert wide > 1.5 * narrow
+
+
+def test_weights_count_in_every_tile() -> None:
+    wide = stack_model("pixelcnn", layers=1, h=60, head=200).network
+    weights = sum(array.size for name, array in wide.arrays.items() if name.endswith(".weight"))
+    assert work_of(wide, [(1, 1, 1)] * 1000) > 1000 * (10**9 + 1000 * weights)
+
+
+def test_more_tiles_than_any_model_may_have_are_refused_before_they_are_listed(model: Path) -> None:
+    c = read_container(coded(model))
+    header = replace(c.header, width=2000, height=2000, tile=1)
+    data = write_container(replace(c, header=replace(c.header, tile=1024)))
+    claimed = MAGIC + data[8:9] + _frame(HEAD, _pack_header(header)) + data[HEADER_BYTES:] + bytes(4_000_000)
+    tracemalloc.start()
+    with pytest.raises(LimitError, match=r"4000000 tiles take at least .* over the limit of .* \(max_work\)"):
+        pixzip.salvage(claimed)
+    assert tracemalloc.get_traced_memory()[1] < 16 * MIB
+    tracemalloc.stop()
+    assert pixzip.salvage(data).whole
 
 
 @pytest.mark.parametrize(("value", "work"), [("1e15", 10**15), ("1", 1), ("2500", 2500), ("3E2", 300)])

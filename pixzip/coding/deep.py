@@ -25,6 +25,8 @@ _COUNT_SYMBOLS, _VALUE_SYMBOLS = 16, 34
 #: A list is not tried where it has more values than this.
 _LONGEST_TRIED = VALUES // 8 * 7
 _HIGH_BYTES = 256 * np.arange(257)
+#: Pieces that are handed to threads at once: each that waits takes 3 kB.
+_HANDED_OUT = 1024
 _NOT_KNOWN = np.empty((0, 0, 0, 0), dtype=np.uint8)
 
 _Piece = TypeVar("_Piece")
@@ -181,5 +183,6 @@ def side_by_side(work: Callable[[_Piece], _Made], pieces: Sequence[_Piece], thre
     """Results of work on all pieces, in their order."""
     if min(threads, len(pieces)) <= 1:
         return [work(piece) for piece in pieces]
+    some = [pieces[i : i + _HANDED_OUT] for i in range(0, len(pieces), _HANDED_OUT)]
     with ThreadPoolExecutor(min(threads, len(pieces))) as pool:
-        return list(pool.map(work, pieces))
+        return [made for few in some for made in pool.map(work, few)]

@@ -8,7 +8,7 @@ rank from the stream or from the picture, and everything else is the same.
 from __future__ import annotations
 
 import math
-from decimal import ROUND_HALF_UP, Decimal, localcontext
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal, localcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -49,11 +49,15 @@ _BELOW = 4
 _BITS = 2 + 17 * 17 + 17 * 8
 _GAP_LENGTHS, _GAP_TOPS = 2, 2 + 17 * 17
 
+_DECIMAL = Context(prec=50, rounding=ROUND_HALF_EVEN, Emin=-99, Emax=99, clamp=0, flags=[], traps=[])
+
 
 def _logistic() -> NDArray[np.int64]:
-    """The nearest integers to 2^28 / (1 + exp(-k / 16)), k = 0 .. 256: decimal arithmetic, the same everywhere."""
-    with localcontext() as context:
-        context.prec = 50
+    """The nearest integers to 2^28 / (1 + exp(-k / 16)), k = 0 .. 256: decimal arithmetic, the same everywhere.
+
+    In a context of its own: a program may have set traps and limits of its own before this is imported.
+    """
+    with localcontext(_DECIMAL):
         values = [Decimal(1 << _TABLE_BITS) / (1 + (Decimal(-k) / 16).exp()) for k in range(257)]
         return np.array([int(v.to_integral_value(ROUND_HALF_UP)) for v in values], dtype=np.int64)
 

@@ -211,8 +211,10 @@ def load_model(data: bytes, name: str) -> Model:
 
 
 def _sizes(value: object, what: str) -> list[int]:
-    """The value, if it is a short list of integers from 0."""
-    if not isinstance(value, list) or len(value) > 4 or any(type(n) is not int or n < 0 for n in value):
+    """The value, if it is a short list of integers from 0 to the bytes of a file."""
+    if not isinstance(value, list) or len(value) > 4:
+        raise ModelError(f"{what} is {shown(value)}")
+    if any(type(n) is not int or not 0 <= n <= MAX_BYTES for n in value):
         raise ModelError(f"{what} is {shown(value)}")
     return value
 
