@@ -106,3 +106,11 @@ def test_a_deflate_strip_that_ends_early_or_goes_on_is_refused() -> None:
             read_image(tiff(compress(bytes(length)), **rgb))
     with pytest.raises(ImageError, match="strip 0: its data end after 11 of 12 bytes"):
         read_image(tiff(compress(bytes(11)), **rgb))
+
+
+def test_lengths_that_a_writer_left_out_are_no_damage() -> None:
+    """Of 8 bits; a directory that is put behind the strips needs to know where they end."""
+    for none in ((), (0,)):
+        assert read_image(tiff(bytes(range(12)), bits=(8, 8, 8), photometric=2, t279=("I", none))).planes.max() == 11
+        with pytest.raises(ImageError, match="without the lengths"):
+            read_image(tiff(bytes(24), bits=(16, 16, 16), photometric=2, t279=("I", none)))

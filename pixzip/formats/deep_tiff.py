@@ -85,7 +85,7 @@ def read_deep_tiff(tiff: DeepTiff) -> NDArray[np.uint16]:
 
     What Pillow raises passes through.
     """
-    if not any(values(tiff.found, tag) for tag in (tiff_tags.STRIP_BYTES, tiff_tags.TILE_BYTES)):
+    if not any(any(values(tiff.found, tag)) for tag in (tiff_tags.STRIP_BYTES, tiff_tags.TILE_BYTES)):
         raise ImageError("TIFF without the lengths of its strips")  # a directory is to stand behind them
     check_strips(tiff.data, tiff.found)
     parts = [_samples(tiff, part, 1 if tiff.is_planar else tiff.channels) for part in _directories(tiff)]

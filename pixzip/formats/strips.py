@@ -26,14 +26,15 @@ def values(found: Directories, tag: int, *default: int) -> list[int]:
 def check_strips(data: bytes, found: Directories) -> None:
     """Raises ImageError for strips or tiles that are not in the file, are too short, or have a wrong checksum.
 
-    What says nothing of their lengths, as only files without compression may, is left to who decodes it.
+    What says nothing of their lengths, or that they are none, as some writers do without compression, is left
+    to who decodes it.
     """
     tiled = tiff_tags.TILE_AT in found.main
     places, lengths = (
         values(found, tag)
         for tag in ((tiff_tags.TILE_AT, tiff_tags.TILE_BYTES) if tiled else (tiff_tags.STRIP_AT, tiff_tags.STRIP_BYTES))
     )
-    if not lengths:
+    if not any(lengths):
         return
     if len(places) != len(lengths):
         raise ImageError(f"TIFF with {len(places)} strips or tiles and the lengths of {len(lengths)}")
