@@ -114,3 +114,10 @@ def test_lengths_that_a_writer_left_out_are_no_damage() -> None:
         assert read_image(tiff(bytes(range(12)), bits=(8, 8, 8), photometric=2, t279=("I", none))).planes.max() == 11
         with pytest.raises(ImageError, match="without the lengths"):
             read_image(tiff(bytes(24), bits=(16, 16, 16), photometric=2, t279=("I", none)))
+
+
+def test_strips_that_the_picture_has_not_are_not_decoded() -> None:
+    """Else a small file of a million overlapping ones would take hours."""
+    packed, count = compress(bytes(12)), 1000
+    extra = {"t273": ("I", (8,) + (10**9,) * count), "t279": ("I", (len(packed),) * (count + 1))}
+    assert read_image(tiff(packed, bits=(8, 8, 8), photometric=2, compression=8, **extra)).planes.max() == 0

@@ -16,9 +16,26 @@ from numpy.typing import NDArray
 from PIL import TiffImagePlugin
 
 from pixzip.errors import ImageError
-from pixzip.formats import tiff_tags
 from pixzip.formats.directories import LONG, SHORT, Directories, Entry, made, read_directories, with_directory
-from pixzip.formats.strips import check_strips, values
+from pixzip.formats.strips import check_strips, place_tags, values
+from pixzip.formats.tiff_tags import (
+    BITS,
+    COMPRESSION,
+    EXTRA,
+    FILL_ORDER,
+    FORMAT,
+    HEIGHT,
+    ORIENTATION,
+    PHOTOMETRIC,
+    PLANAR,
+    PREDICTOR,
+    ROWS,
+    SAMPLES,
+    TILE_AT,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    WIDTH,
+)
 
 #: None, LZW, Deflate, PackBits, LZMA, Zstandard.
 LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
@@ -43,7 +60,7 @@ class DeepTiff(NamedTuple):
     @property
     def is_planar(self) -> bool:
         """Whether samples stand in planes of their own, not beside the other samples of their pixel."""
-        return self.number(tiff_tags.PLANAR, 1) == 2
+        return self.number(PLANAR, 1) == 2
 
 
 def deep_tiff(data: bytes) -> DeepTiff | None:
@@ -53,31 +70,30 @@ def deep_tiff(data: bytes) -> DeepTiff | None:
     premultiplied and further extra samples, signed and floating samples, lossy and unknown compressions.
     """
     found = read_directories(data)
-    channels, bits = values(found, tiff_tags.SAMPLES, 1)[0], set(values(found, tiff_tags.BITS, 1))
+    channels, bits = values(found, SAMPLES, 1)[0], set(values(found, BITS, 1))
     if channels == 1 or bits != {16}:
         return None
-    width, height = (values(found, tag, 0)[0] for tag in (tiff_tags.WIDTH, tiff_tags.HEIGHT))
+    width, height = (values(found, tag, 0)[0] for tag in (WIDTH, HEIGHT))
     tiff = DeepTiff(data, found, channels, height, width)
-    photometric, compression = tiff.number(tiff_tags.PHOTOMETRIC, 0), tiff.number(tiff_tags.COMPRESSION, 1)
+    _check(tiff)
+    return tiff
+
+
+def _check(tiff: DeepTiff) -> None:
+    found, photometric, compression = tiff.found, tiff.number(PHOTOMETRIC, 0), tiff.number(COMPRESSION, 1)
+    extra, formats = values(found, EXTRA), values(found, FORMAT, 1)
     if photometric not in (1, 2):
         raise ImageError(f"TIFF with photometric interpretation {photometric} of 16 bits: only gray and RGB are kept")
     if compression not in LOSSLESS:
         raise ImageError(f"TIFF with compression {compression}, which is lossy or unknown")
-    if set(values(found, tiff_tags.FORMAT, 1)) != {1}:
-        raise ImageError(
-            f"TIFF with sample format {values(found, tiff_tags.FORMAT, 1)}: only unsigned integers are kept"
-        )
-    extra = values(found, tiff_tags.EXTRA)
-    if _KINDS.get(channels) != (photometric, extra):
-        what = f"{channels} samples a pixel, extra samples {tuple(extra)}"
+    if set(formats) != {1}:
+        raise ImageError(f"TIFF with sample format {formats}: only unsigned integers are kept")
+    if _KINDS.get(tiff.channels) != (photometric, extra):
+        what = f"{tiff.channels} samples a pixel, extra samples {tuple(extra)}"
         raise ImageError(f"TIFF with {what}: only alpha of gray and RGB is kept")
-    for tag, name, known in (
-        (tiff_tags.PREDICTOR, "predictor", (1, 2)),
-        (tiff_tags.PLANAR, "planar configuration", (1, 2)),
-    ):
-        if tiff.number(tag, 1) not in known:
+    for tag, name in ((PREDICTOR, "predictor"), (PLANAR, "planar configuration")):
+        if tiff.number(tag, 1) not in (1, 2):
             raise ImageError(f"TIFF with {name} {tiff.number(tag, 1)}, which is not known")
-    return tiff
 
 
 def read_deep_tiff(tiff: DeepTiff) -> NDArray[np.uint16]:
@@ -85,37 +101,29 @@ def read_deep_tiff(tiff: DeepTiff) -> NDArray[np.uint16]:
 
     What Pillow raises passes through.
     """
-    if not any(any(values(tiff.found, tag)) for tag in (tiff_tags.STRIP_BYTES, tiff_tags.TILE_BYTES)):
+    if not any(values(tiff.found, place_tags(tiff.found)[1])):
         raise ImageError("TIFF without the lengths of its strips")  # a directory is to stand behind them
     check_strips(tiff.data, tiff.found)
     parts = [_samples(tiff, part, 1 if tiff.is_planar else tiff.channels) for part in _directories(tiff)]
     pixels = np.concatenate(parts, axis=2) if tiff.is_planar else parts[0]
-    return np.ascontiguousarray(_turned(pixels.transpose(2, 0, 1), tiff.number(tiff_tags.ORIENTATION, 1)))
+    return np.ascontiguousarray(_turned(pixels.transpose(2, 0, 1), tiff.number(ORIENTATION, 1)))
 
 
 def _directories(tiff: DeepTiff) -> Iterator[dict[int, Entry]]:
     """Directories of gray pictures: one for each plane, or one of all samples, as many times as wide."""
-    order, main = tiff.found.order, tiff.found.main
-    places = (
-        (tiff_tags.TILE_AT, tiff_tags.TILE_BYTES)
-        if tiff_tags.TILE_AT in main
-        else (tiff_tags.STRIP_AT, tiff_tags.STRIP_BYTES)
-    )
+    order, main, places = tiff.found.order, tiff.found.main, place_tags(tiff.found)
     times = 1 if tiff.is_planar else tiff.channels
     kept = (
-        tiff_tags.HEIGHT,
-        tiff_tags.COMPRESSION,
-        tiff_tags.FILL_ORDER,
-        tiff_tags.ROWS,
-        tiff_tags.TILE_HEIGHT,
+        HEIGHT,
+        COMPRESSION,
+        FILL_ORDER,
+        ROWS,
+        TILE_HEIGHT,
         *places,
     )
     gray = {tag: main[tag] for tag in kept if tag in main}
-    gray |= {
-        tag: made(order, SHORT, value)
-        for tag, value in ((tiff_tags.BITS, 16), (tiff_tags.PHOTOMETRIC, 1), (tiff_tags.SAMPLES, 1))
-    }
-    for tag in {tiff_tags.WIDTH, tiff_tags.TILE_WIDTH} & main.keys():
+    gray |= {tag: made(order, SHORT, value) for tag, value in ((BITS, 16), (PHOTOMETRIC, 1), (SAMPLES, 1))}
+    for tag in {WIDTH, TILE_WIDTH} & main.keys():
         gray[tag] = made(order, LONG, tiff.number(tag, 0) * times)
     if not tiff.is_planar:
         yield gray
@@ -140,8 +148,8 @@ def _samples(tiff: DeepTiff, directory: dict[int, Entry], channels: int) -> NDAr
     if covered != tiff.height * tiff.width * channels:
         raise ImageError(f"TIFF is truncated: strips cover {covered} of {tiff.height * tiff.width * channels} samples")
     samples = np.array(image, dtype=np.uint16).reshape(tiff.height, tiff.width, channels)
-    if tiff.number(tiff_tags.PREDICTOR, 1) == _DIFFERENCES:
-        side = tiff.number(tiff_tags.TILE_WIDTH, 0) if tiff_tags.TILE_AT in directory else tiff.width
+    if tiff.number(PREDICTOR, 1) == _DIFFERENCES:
+        side = tiff.number(TILE_WIDTH, 0) if TILE_AT in directory else tiff.width
         for x in range(0, tiff.width, side):
             tile = samples[:, x : x + side]
             np.add.accumulate(tile, axis=1, dtype=np.uint16, out=tile)
