@@ -219,6 +219,8 @@ def test_refused_where_nothing_can_be_salvaged(data: bytes, model: Path) -> None
     struct.pack_into("<II", huge, 17, 60_000, 1000)
     struct.pack_into("<I", huge, 60, zlib.crc32(bytes(huge[17:60]), zlib.crc32(b"HEAD")))
     with pytest.raises(FormatError, match="60000000 tiles, the file has"):
+        pixzip.salvage(bytes(huge), model=model, max_work=10**18)
+    with pytest.raises(LimitError, match="60000000 tiles take"):
         pixzip.salvage(bytes(huge), model=model)
 
 
