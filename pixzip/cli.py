@@ -6,6 +6,7 @@ when it runs, so that --help and mistakes load neither numpy nor numba nor torch
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 import click
@@ -23,7 +24,7 @@ from pixzip.commands.models import models
 from pixzip.commands.options import EXIT_CODES
 from pixzip.commands.progress import Interrupted, Stop, handled_signals
 from pixzip.commands.verify import verify
-from pixzip.errors import LimitError, PixzipError, UsageError
+from pixzip.errors import LimitError, OutputError, PixzipError, UsageError
 
 
 @click.group(epilog=EXIT_CODES, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         complain("", f"out of memory: {error}")
         return LimitError.exit_code
+    except OSError as error:  # click writes --help and --version by itself; all other files have errors of their own
+        if error.errno != errno.ENOSPC:
+            raise
+        complain("", f"cannot write to standard output: {error.strerror}")
+        return OutputError.exit_code
     except Interrupted as error:
         complain("", "interrupted")
         return error.exit_code

@@ -1122,6 +1122,12 @@ def test_answer_that_cannot_be_written_is_one_line(coded: Path, model: Path, lin
     assert len([each for each in err.splitlines() if each.startswith("pixzip: ")]) == 1 and "Traceback" not in err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("line", ["--help", "--version", "compress --help"])
+def test_help_that_cannot_be_written_is_one_line(line: str) -> None:
+    assert shell(f"{line} > /dev/full") == (9, "pixzip: cannot write to standard output: No space left on device\n")
+
+
 def test_closed_streams_are_one_line(coded: Path, model: Path) -> None:
     code, err = shell("decompress {coded} -o - --model {model} >&-", coded=coded, model=model)
     assert (code, err) == (9, f"pixzip: {coded}: cannot write to standard output: it is closed\n")
