@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,12 +20,11 @@ from pixzip.pxz.container import MAX_LANES, MAX_TILE
 from pixzip.reports import Progress, Shares, part_of
 from pixzip.runtime.engines import choose_engine
 from pixzip.runtime.frozen import decode_block, intervals, products_alone, shares_a_block
+from pixzip.threads import side_by_side
 
 _Stream = tuple[NDArray[np.uint32], NDArray[np.uint32]]
 _Made = TypeVar("_Made")
 DEFAULT_TILE = 1024
-#: Tiles that are handed to threads at once: each that waits takes 3 kB, and a small file may have a million.
-_HANDED_OUT = 1024
 
 
 @dataclass(frozen=True)
@@ -55,13 +53,9 @@ def _run(
     """
     threads = threads or os.cpu_count() or 1
     shared = shares_a_block(model.network) and count < 4 * threads
-    side_by_side = 1 if shared else min(threads, count, at_once or count)
+    tiles = 1 if shared else min(threads, count, at_once or count)
     with products_alone(model.network):
-        if side_by_side == 1:
-            return [work(i, threads) for i in range(count)]
-        some = [range(i, min(i + _HANDED_OUT, count)) for i in range(0, count, _HANDED_OUT)]
-        with ThreadPoolExecutor(side_by_side) as pool:
-            return [made for tiles in some for made in pool.map(lambda i: work(i, threads // side_by_side), tiles)]
+        return side_by_side(lambda i: work(i, threads // tiles), range(count), tiles)
 
 
 def encode(

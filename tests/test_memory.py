@@ -25,7 +25,7 @@ from tiny_model import parts, tiny_bytes
 from tiny_stack import stack_model
 
 import pixzip
-from pixzip import LimitError, codec
+from pixzip import LimitError, codec, threads
 from pixzip.api import need_to_compress, need_to_decompress
 from pixzip.coding.schedule import Tile
 from pixzip.formats.image import claimed_shape, read_image
@@ -183,7 +183,7 @@ def test_tiles_that_wait_for_a_thread_take_no_memory(monkeypatch: pytest.MonkeyP
         return peak_of(lambda: codec._run(model, lambda i, threads: None, 20_000, 2, None))
 
     assert peak() < 4 * MIB
-    monkeypatch.setattr(codec, "_HANDED_OUT", 10**9)
+    monkeypatch.setattr(threads, "_HANDED_OUT", 10**9)
     assert peak() > 16 * MIB
 
 

@@ -5,8 +5,7 @@ deep_kernels has the arithmetic; here are the values that a plane lists, the byt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -19,14 +18,13 @@ from pixzip.coding.numbers import number_bytes, read_number
 from pixzip.coding.schedule import tiles_of
 from pixzip.errors import FormatError
 from pixzip.pxz.container import BAND_PIXELS
+from pixzip.threads import side_by_side
 
 #: Symbols that a list of values takes at most: those of its length, and of each value.
 _COUNT_SYMBOLS, _VALUE_SYMBOLS = 16, 34
 #: A list is not tried where it has more values than this.
 _LONGEST_TRIED = VALUES // 8 * 7
 _HIGH_BYTES = 256 * np.arange(257)
-#: Pieces that are handed to threads at once: each that waits takes 3 kB.
-_HANDED_OUT = 1024
 _NOT_KNOWN = np.empty((0, 0, 0, 0), dtype=np.uint8)
 
 _Piece = TypeVar("_Piece")
@@ -177,12 +175,3 @@ def _bands(shape: Sequence[int]) -> list[slice]:
     _, height, width = shape
     rows = max(1, BAND_PIXELS // width)
     return [slice(y, min(y + rows, height)) for y in range(0, height, rows)]
-
-
-def side_by_side(work: Callable[[_Piece], _Made], pieces: Sequence[_Piece], threads: int) -> list[_Made]:
-    """Results of work on all pieces, in their order."""
-    if min(threads, len(pieces)) <= 1:
-        return [work(piece) for piece in pieces]
-    some = [pieces[i : i + _HANDED_OUT] for i in range(0, len(pieces), _HANDED_OUT)]
-    with ThreadPoolExecutor(min(threads, len(pieces))) as pool:
-        return [made for few in some for made in pool.map(work, few)]

@@ -63,13 +63,15 @@ def delete_source(source: Path, status: os.stat_result | None) -> None:
 def summary(name: str, target: Path | None, source_bytes: int, coded: bytes, *, verbose: bool) -> str:
     """A line on one written .pxz file; where no model codes it, that it is stored; verbose: all of how it is coded."""
     from pixzip.api import inspect
+    from pixzip.pxz.container import Coding, read_header
 
     to = "standard output" if target is None else target
     line = f"{name} -> {to}: {source_bytes} -> {len(coded)} bytes, {100 * len(coded) / source_bytes:.1f} %"
     if verbose:
         return f"{line}, {how_coded(coded)}"
-    coding = inspect(coded).coding
-    return line if coding == "model" else f"{line}, stored as {coding}"
+    if read_header(coded).coding == Coding.MODEL:  # nothing else is looked at, the models' digests neither
+        return line
+    return f"{line}, stored as {inspect(coded).coding}"
 
 
 def how_coded(coded: bytes) -> str:

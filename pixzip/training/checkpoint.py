@@ -189,9 +189,8 @@ def parsed(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if FORMAT not in meta:
             raise TrainingError(f"{name}: not a checkpoint of pixzip train")
         state, tensors = json.loads(meta[FORMAT]), load_tensors(data)
-        if (digest := state.pop("digest", None)) is not None and _digest(
-            data, digest
-        ) != digest:  # None before there was
+        digest = state.pop("digest", None)  # None in checkpoints of earlier versions
+        if digest is not None and _digest(data, digest) != digest:
             raise ValueError("it is not what was written")
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, SafetensorError, OverflowError) as error:
         raise TrainingError(f"{name}: damaged checkpoint ({type(error).__name__}: {error})") from None
